@@ -115,7 +115,14 @@ int broker_open_stores(struct broker *broker, char *why, size_t why_bytes) {
         if (result < 0)
             return result;
     }
+    int result = spaces_recall(broker, why, why_bytes);
+    if (result < 0)
+        return result;
     exchange_recall(broker);
+    if (kept_memory_restarts(broker->kept) && sessions_recall(broker) < 0) {
+        snprintf(why, why_bytes, "no memory to recall the sessions of before");
+        return -ENOMEM;
+    }
     return 0;
 }
 

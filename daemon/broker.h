@@ -148,7 +148,19 @@ bool broker_session_park(struct broker_session *session, uint64_t now_ns);
 struct broker_session *broker_session_claimed(struct broker *broker, const Fb__Hello *hello,
                                               const struct broker_credentials *credentials);
 /* A parked session has a client again, which is about to say Hello. */
-void broker_session_resume(struct broker_session *session, void *client);
+void broker_session_resume(struct broker_session *session, const struct broker_client_ops *ops,
+                           void *client);
+/* Before its client is told that it can come back: the next broker is to know the session, too.
+ * pidfd, lock_fd: by which it tells that the client is dead; the caller's. 0, also when nobody
+ * keeps the broker's memory; -EAGAIN: its keeper is behind, try again later; else -errno. */
+int broker_session_keep(struct broker_session *session, int pidfd, int lock_fd);
+/* After broker_open_stores(), until NULL: a session that an earlier broker left, parked. The
+ * descriptors are the caller's; -errno where the keeper does not have them: then it is to be
+ * closed.
+ */
+struct broker_session *broker_session_recalled(struct broker *broker,
+                                               struct broker_credentials *credentials,
+                                               int *pidfd_out, int *lock_fd_out);
 /* Leases end as returned, reservations are cancelled, queued requests vanish without an answer. */
 void broker_session_close(struct broker_session *session, uint64_t now_ns);
 /* For log lines: "session 12 pid 4312 uid 1000 trainer". */

@@ -343,6 +343,18 @@ static int config_check_trust(struct parser *p) {
         what);
 }
 
+/* Names of stores and nodes, and how fast somebody trains, are nobody's business outside this
+ * machine. */
+static int config_check_ops(struct parser *p) {
+    const struct config *config = p->config;
+    if (!config->http[0] || config->http_token_file[0] || config_address_is_loopback(config->http))
+        return 1;
+    return config_fail(p, config_line_of(p, offsetof(struct config, http)),
+                       "[ops] http = %s: can be reached from other machines; allowed: together "
+                       "with http_token_file = FILE, or an address such as 127.0.0.1:9464",
+                       config->http);
+}
+
 /* The host name is the default of [node] name and need not be a name that we can use. */
 static int config_check(struct parser *p) {
     const struct config *config = p->config;
@@ -358,7 +370,8 @@ static int config_check(struct parser *p) {
                            "to %u",
                            config->max_stores, config->store_count, config->store_count,
                            CONFIG_STORES_MAX);
-    return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p);
+    return config_check_peers(p) && config_check_etcd(p) && config_check_trust(p) &&
+           config_check_ops(p);
 }
 
 /* The three settings are globals of inih; nothing else in the process uses it. */

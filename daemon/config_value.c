@@ -478,3 +478,17 @@ bool config_address_is_any(const char *address) {
         return v4.s_addr == INADDR_ANY;
     return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
+
+/* Other names are none, whatever they mean today: they may mean another machine tomorrow. */
+bool config_address_is_loopback(const char *address) {
+    char host[256];
+    uint64_t port;
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (!config_value_split_address(address, host, &port))
+        return false;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
+    return strcmp(host, "localhost") == 0 ||
+           (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
+}

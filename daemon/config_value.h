@@ -50,5 +50,7 @@ void config_value_format(const struct config_rule *rule, const void *field, char
 
 /* True if it stands for every address of this machine: 0.0.0.0 or [::]. */
 bool config_address_is_any(const char *address);
+/* True if only this machine reaches it: 127.0.0.1, [::1] and their like, or "localhost". */
+bool config_address_is_loopback(const char *address);
 
 #endif

@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -207,24 +206,14 @@ static void feed_on_ready(void *context, struct http_answer *out) {
 
 /* ---- making and unmaking ---- */
 
-static bool feed_is_loopback(const struct sockaddr *address) {
-    if (address->sa_family == AF_INET)
-        return ntohl(((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr) >> 24 ==
-               127;
-    return address->sa_family == AF_INET6 &&
-           IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr);
-}
-
-/* A listening socket for the first address of that name, or -errno; *loopback: only this machine
- * reaches it. */
-static int feed_listen(const char *text, bool *loopback) {
+/* A listening socket for the first address of that name, or -errno. */
+static int feed_listen(const char *text) {
     struct address parsed;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
     const int yes = 1;
     if (address_parse(text, &parsed) < 0 ||
         getaddrinfo(*parsed.host ? parsed.host : NULL, parsed.port, &hints, &found) != 0)
         return -EADDRNOTAVAIL;
-    *loopback = feed_is_loopback(found->ai_addr);
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int result = fd < 0 ? -errno : fd;
     if (fd >= 0) {
@@ -238,10 +227,9 @@ static int feed_listen(const char *text, bool *loopback) {
     return result;
 }
 
-/* Once there is a socket. Without a token nobody but this machine may reach it: names of stores and
- * nodes, and how much is trained, are nobody else's business. */
-static int feed_serve(struct metrics_feed *feed, const struct config *config, int fd, bool loopback,
-                      char *why, size_t why_bytes) {
+/* Once there is a socket. That a token is there where one is needed is the business of config.c. */
+static int feed_serve(struct metrics_feed *feed, const struct config *config, int fd, char *why,
+                      size_t why_bytes) {
     uint8_t token[4096];
     struct http_options options = {.listen_fd = fd,
                                    .metrics = feed_on_metrics,
@@ -255,12 +243,6 @@ static int feed_serve(struct metrics_feed *feed, const struct config *config, in
             return bytes;
         options.token = token;
         options.token_bytes = (size_t)bytes;
-    } else if (!loopback) {
-        snprintf(why, why_bytes,
-                 "[ops] http = %s can be reached from other machines: that takes [ops] "
-                 "http_token_file = FILE, or an address such as 127.0.0.1:9464",
-                 config->http);
-        return -EINVAL;
     }
     int result = http_new(&options, &feed->http);
     sodium_memzero(token, sizeof token);
@@ -285,12 +267,11 @@ static void feed_init(struct metrics_feed *feed, uv_loop_t *loop) {
 int metrics_feed_new(uv_loop_t *loop, const struct config *config, const struct broker *broker,
                      struct metrics_feed **out, char *why, size_t why_bytes) {
     char bound[ADDRESS_BYTES];
-    bool loopback = false;
     *out = NULL;
     if (!*config->http)
         return 0;
     struct metrics_feed *feed = calloc(1, sizeof *feed);
-    int fd = feed ? feed_listen(config->http, &loopback) : -ENOMEM;
+    int fd = feed ? feed_listen(config->http) : -ENOMEM;
     if (fd < 0) {
         snprintf(why, why_bytes, "cannot listen at [ops] http = %s: %s", config->http,
                  strerror(-fd));
@@ -300,7 +281,7 @@ int metrics_feed_new(uv_loop_t *loop, const struct config *config, const struct 
     feed->broker = broker;
     strcpy(feed->node, config->node);
     feed_init(feed, loop);
-    int result = feed_serve(feed, config, fd, loopback, why, why_bytes);
+    int result = feed_serve(feed, config, fd, why, why_bytes);
     *out = feed; /* a failure is taken down in the same way */
     if (result < 0) {
         close(fd);

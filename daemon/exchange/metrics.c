@@ -28,6 +28,7 @@ void metrics_measure_node(const struct broker *broker, struct measured_node *out
         .draining = broker->draining,
         .fenced = !broker_serves(broker),
         .has_twin = *peers_twin(broker->peers),
+        .kept = broker->options.keep,
         .restarts = broker->kept ? kept_memory_restarts(broker->kept) : 0,
         .uptime_ns = broker->now_ns - broker->started_ns,
         .sessions = broker->session_count,
@@ -80,6 +81,7 @@ static void metrics_add_store(const struct broker *broker, const struct space *s
         .max_resident_bytes = space->settings.max_resident_bytes,
         .max_landing_bytes = space->settings.landing_bytes,
         .prefaulted_bytes = space->prefaulted_bytes,
+        .arena_bytes = space->arena.bytes,
         .counts = space->counts,
     };
     store_totals(space->store, &store.totals);
@@ -98,11 +100,18 @@ static void metrics_add_store(const struct broker *broker, const struct space *s
 /* Its rails follow it, so that both are of one moment. */
 static void metrics_add_peer(const struct broker *broker, const struct peer *peer,
                              struct metrics *metrics) {
-    char labels[METRICS_LABELS_BYTES] = "";
-    struct measured_peer of = {.up = peer_is_up(peer), .release_pending = outbox_pending_at(peer)};
+    char labels[METRICS_LABELS_BYTES] = "", about[METRICS_LABELS_BYTES] = "";
+    struct measured_peer of = {
+        .one = 1, .up = peer_is_up(peer), .release_pending = outbox_pending_at(peer)};
     peer_query(peer, &of.info);
     of.silent_ns = metrics_age_ns(broker, of.info.heard_ns, of.info.heard_ns);
     metrics_label(labels, "peer", of.info.node);
+    strcpy(about, labels);
+    metrics_label(about, "address", of.info.address);
+    metrics_label(about, "transport",
+                  of.info.transport.transport ? of.info.transport.transport : "none");
+    metrics_add(metrics, METRICS_PEER_INFO, metrics_of_peer_info, metrics_of_peer_info_count, about,
+                &of);
     metrics_add(metrics, METRICS_PEER, metrics_of_peer, metrics_of_peer_count, labels, &of);
     for (uint32_t i = 0; i < of.info.transport.rail_count; i++) {
         const struct transport_rail_info *rail = &of.info.transport.rails[i];

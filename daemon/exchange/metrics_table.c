@@ -43,6 +43,7 @@ const struct metric metrics_of_node[] = {
     {"featured_draining", "1 while the node drains before it stops.", NODE(draining)},
     {"featured_fenced", "1 while the node may not serve because it cannot prove to be alive in the index.", NODE(fenced)},
     {"featured_twin", "1 while another broker of the same name is known of.", NODE(has_twin)},
+    {"featured_kept", "1 if somebody keeps this broker's memory while it restarts: a crash loses no sample.", NODE(kept)},
     {"featured_restarts", "How often the broker has been started again over the memory that was kept for it.", COUNTER, NODE(restarts)},
     {"featured_uptime_seconds", "Since this process has begun to serve.", SECONDS, NODE(uptime_ns)},
     {"featured_sessions", "Connected clients.", NODE(sessions)},
@@ -99,6 +100,7 @@ const struct metric metrics_of_store[] = {
     {"featured_store_leased_bytes", "Bytes of generations at home here that somebody reads.", BYTES, STORE(room.leased_bytes)},
     {"featured_store_landing_bytes", "Bytes of copies of other nodes' generations.", BYTES, STORE(totals.landing_used_bytes)},
     {"featured_store_landing_limit_bytes", "landing_bytes of the store.", BYTES, STORE(max_landing_bytes)},
+    {"featured_store_arena_bytes", "Size of the arena, landing share included.", BYTES, STORE(arena_bytes)},
     {"featured_store_prefaulted_bytes", "Bytes of the arena that were touched in advance.", BYTES, STORE(prefaulted_bytes)},
     {SAMPLES, STORE(totals.planned), LABEL("state", "planned")},
     {SAMPLES, STORE(totals.sealed), LABEL("state", "sealed")},
@@ -149,6 +151,11 @@ const struct metric metrics_of_store[] = {
      HISTOGRAM, STORE(lives.consumed)},
 };
 
+/* Its subjects have the labels peer, address and transport. */
+const struct metric metrics_of_peer_info[] = {
+    {"featured_peer_info", "Where this node finds another, and over what it talks to it; always 1.", PEER(one)},
+};
+
 /* Bytes and messages are those of the present connection: a new one begins at 0. */
 const struct metric metrics_of_peer[] = {
     {"featured_peer_up", "1 if there is a connection to this node.", PEER(up)},
@@ -177,5 +184,6 @@ const struct metric metrics_of_rail[] = {
 COUNT(metrics_of_build);
 COUNT(metrics_of_node);
 COUNT(metrics_of_store);
+COUNT(metrics_of_peer_info);
 COUNT(metrics_of_peer);
 COUNT(metrics_of_rail);

@@ -14,7 +14,7 @@
 
 struct measured_node {
     uint64_t one; /* 1: of featured_build_info */
-    bool ready, draining, fenced, has_twin;
+    bool ready, draining, fenced, has_twin, kept;
     uint64_t restarts, uptime_ns, sessions, max_sessions, stores, requests;
     uint64_t resident_bytes, max_resident_bytes, release_pending, max_release_pending;
     uint64_t index_pending, log_dropped, odd_answers, longest_turn_ns, longest_turn_ever_ns;
@@ -23,7 +23,7 @@ struct measured_node {
 };
 
 struct measured_store {
-    uint64_t max_resident_bytes, max_landing_bytes, prefaulted_bytes;
+    uint64_t max_resident_bytes, max_landing_bytes, prefaulted_bytes, arena_bytes;
     uint64_t first_put_waits_ns, oldest_blocker_ns; /* ages; 0 = there is none */
     struct store_totals totals;
     struct store_room room;
@@ -32,6 +32,7 @@ struct measured_store {
 };
 
 struct measured_peer {
+    uint64_t one; /* 1: of featured_peer_info */
     bool up;
     uint64_t silent_ns, release_pending;
     struct peer_info info;
@@ -42,8 +43,8 @@ struct broker;
 void metrics_measure_node(const struct broker *broker, struct measured_node *out);
 
 extern const struct metric metrics_of_build[], metrics_of_node[], metrics_of_store[],
-    metrics_of_peer[], metrics_of_rail[];
+    metrics_of_peer_info[], metrics_of_peer[], metrics_of_rail[];
 extern const size_t metrics_of_build_count, metrics_of_node_count, metrics_of_store_count,
-    metrics_of_peer_count, metrics_of_rail_count;
+    metrics_of_peer_info_count, metrics_of_peer_count, metrics_of_rail_count;
 
 #endif

@@ -67,6 +67,12 @@ int lasting_make_lock(struct lasting *lasting, int *client_fd_out) {
     return error;
 }
 
+int lasting_keep(const struct lasting *lasting) {
+    const struct session_backend *backend = lasting->set->backend;
+    return backend->keep ? backend->keep(lasting->broker, lasting->death.pidfd, lasting->lock_fd)
+                         : 0;
+}
+
 bool lasting_may_wait(const struct lasting *lasting) {
     return lasting->lock_fd >= 0 && lasting->death.watching && !lasting->dead;
 }
@@ -178,6 +184,41 @@ struct lasting *lasting_new(struct sessions *set, struct broker_session *broker,
 
 int lasting_watch(struct lasting *lasting, int pidfd) {
     return death_watch_start(&lasting->death, lasting->set->loop, pidfd, lasting_on_death, lasting);
+}
+
+/* One whose process died while there was no broker is found dead by its pidfd or its lock, at once.
+ */
+static void lasting_take_recalled(struct sessions *set, struct broker_session *broker,
+                                  const struct broker_credentials *credentials, int pidfd,
+                                  int lock_fd) {
+    uint64_t now_ns = session_clock_now_ns();
+    struct lasting *lasting = lasting_new(set, broker, NULL, credentials);
+    if (!lasting) {
+        set->backend->close(broker, now_ns);
+        if (lock_fd >= 0)
+            close(lock_fd);
+        if (pidfd >= 0)
+            close(pidfd);
+        return;
+    }
+    lasting->lock_fd = lock_fd >= 0 ? lock_fd : -1;
+    int error = pidfd >= 0 ? lasting_watch(lasting, pidfd) : pidfd;
+    if (error || lock_fd < 0) {
+        log_warning("%s: ended: its keeper has lost what tells whether its client lives",
+                    set->backend->name(broker));
+        lasting_end(lasting, now_ns);
+        return;
+    }
+    lasting_look_soon(set);
+}
+
+void sessions_take_recalled(struct sessions *set) {
+    struct broker_credentials credentials;
+    struct broker_session *broker;
+    int pidfd, lock_fd;
+    while (set->backend->recalled &&
+           (broker = set->backend->recalled(set->broker, &credentials, &pidfd, &lock_fd)))
+        lasting_take_recalled(set, broker, &credentials, pidfd, lock_fd);
 }
 
 /* A pid is not given to another process while its own lives. So a number that is the same, of a

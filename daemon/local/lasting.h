@@ -40,6 +40,8 @@ int lasting_watch(struct lasting *lasting, int pidfd);
 /* Makes the lock. *client_fd_out: for the client, which maps it and closes it; the caller closes
  * its own copy once it is sent. 0, or -errno: then the session ends with its connection. */
 int lasting_make_lock(struct lasting *lasting, int *client_fd_out);
+/* Hands what tells of its death to whoever keeps the broker's memory. 0 or -errno. */
+int lasting_keep(const struct lasting *lasting);
 /* True if the session could wait for its client: its death can be told in both ways. */
 bool lasting_may_wait(const struct lasting *lasting);
 /* Its connection has ended: the session waits for its client, or it ends. */

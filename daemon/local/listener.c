@@ -53,6 +53,8 @@ static const struct session_backend broker_backend = {
     .park = broker_session_park,
     .claimed = broker_session_claimed,
     .resume = broker_session_resume,
+    .keep = broker_session_keep,
+    .recalled = broker_session_recalled,
     .admin = broker_is_admin,
     .account = broker_session_account,
 };
@@ -210,6 +212,7 @@ int listener_new(uv_loop_t *loop, const struct listener_options *options, struct
                  strerror(-error));
         goto fail_file;
     }
+    sessions_take_recalled(&listener->sessions);
     *out = listener;
     return 0;
 

@@ -196,6 +196,8 @@ static void session_take_pidfd(struct session *session, int fd) {
     session->pidfd_wanted = false;
     if (fd >= 0 && death_is_pidfd(fd, session->lasting->credentials.pid)) {
         session_watch(session, fd);
+        if (lasting_may_wait(session->lasting) && lasting_keep(session->lasting))
+            session_drop(session, "whoever keeps the broker's memory cannot take its session");
     } else if (fd >= 0) {
         close(fd);
         session_drop(session, "sent a descriptor that is no pidfd of its process");
@@ -211,7 +213,12 @@ static void session_on_hello_reply(struct session *session, uint32_t request_id,
     Fb__HelloReply hello = *reply->hello;
     Fb__ClientReply whole = *reply;
     hello.pidfd_wanted = session->pidfd_wanted;
-    int lock_fd = session_make_lasting(session, &hello);
+    int keep_error, lock_fd = session_make_lasting(session, &hello, &keep_error);
+    if (keep_error) {
+        close(lock_fd);
+        session_refuse_unkept(session, request_id, keep_error);
+        return;
+    }
     whole.hello = &hello;
     uint8_t *packet = session->set->packet_out;
     size_t too_large_bytes;
@@ -257,15 +264,16 @@ static void session_on_notice(void *client, uint32_t request_id, const Fb__Clien
         session_drop_unsent(session, error);
 }
 
-static const struct broker_client_ops client_ops = {.reply = session_on_reply,
-                                                    .notice = session_on_notice};
+const struct broker_client_ops session_client_ops = {.reply = session_on_reply,
+                                                     .notice = session_on_notice};
 
 /* ---- receiving ---- */
 
-static void session_answer_refusal(struct session *session, uint32_t request_id) {
+void session_answer_refusal(struct session *session, uint32_t request_id, Fb__Status status,
+                            const char *sentence) {
     Fb__ClientReply reply = FB__CLIENT_REPLY__INIT;
-    reply.status = session->refusal->status;
-    reply.error = session->refusal->sentence;
+    reply.status = status;
+    reply.error = (char *)sentence;
     session_on_reply(session, request_id, &reply, -1);
     session_drop_quietly(session);
 }
@@ -296,7 +304,8 @@ static void session_handle_packet(struct session *session, size_t bytes, int fd)
         return;
     }
     if (session->refusal) {
-        session_answer_refusal(session, decoded.request_id);
+        session_answer_refusal(session, decoded.request_id, session->refusal->status,
+                               session->refusal->sentence);
         return;
     }
     if (!session->greeted && decoded.request->op_case == FB__CLIENT_REQUEST__OP_HELLO)
@@ -470,7 +479,7 @@ int session_new(struct sessions *set, int fd, const struct broker_credentials *c
         return error;
     session->uid = credentials->uid;
     struct broker_session *opened =
-        set->backend->open(set->broker, &client_ops, session, credentials, why, why_bytes);
+        set->backend->open(set->broker, &session_client_ops, session, credentials, why, why_bytes);
     if (!opened) {
         session_abandon(session);
         return -EBUSY;

@@ -37,11 +37,16 @@ struct session_backend {
                     uint64_t now_ns, const char **why);
     void (*close)(struct broker_session *session, uint64_t now_ns);
     const char *(*name)(const struct broker_session *session);
-    /* NULL, all three: no session outlives its connection. */
+    /* NULL, all of these: no session outlives its connection. */
     bool (*park)(struct broker_session *session, uint64_t now_ns);
     struct broker_session *(*claimed)(struct broker *broker, const Fb__Hello *hello,
                                       const struct broker_credentials *credentials);
-    void (*resume)(struct broker_session *session, void *client);
+    void (*resume)(struct broker_session *session, const struct broker_client_ops *ops,
+                   void *client);
+    int (*keep)(struct broker_session *session, int pidfd, int lock_fd);
+    struct broker_session *(*recalled)(struct broker *broker,
+                                       struct broker_credentials *credentials, int *pidfd_out,
+                                       int *lock_fd_out);
     /* May it have one of the last descriptors? NULL: nobody may. */
     bool (*admin)(const struct broker *broker, uid_t uid);
     /* What the client does not read is charged here; NULL: send_queue_bytes is all that bounds it.
@@ -98,6 +103,9 @@ int sessions_init(struct sessions *set, uv_loop_t *loop, struct broker *broker,
 void sessions_close(struct sessions *set, void (*closed)(void *owner), void *owner);
 /* After `closed`. */
 void sessions_deinit(struct sessions *set);
+
+/* Takes over the sessions that an earlier broker left; before the first session_new(). */
+void sessions_take_recalled(struct sessions *set);
 
 /* Takes over a connected, non-blocking SOCK_SEQPACKET socket. On failure the caller still owns fd:
  * -EBUSY when the broker admits no more, with its sentence in why; -ENOMEM, ... */

@@ -7,6 +7,7 @@
  *   Hello{id, token}     -> the session of that number, if it is this process's; else as above
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "local/session_internal.h"
@@ -14,10 +15,11 @@
 
 /* The broker's answer has a token: its client will come back. That takes both ways to tell the
  * death of its process; without them the token is taken out again, and the client does not count on
- * it. The descriptor of the lock for the client, -1: none goes along. */
-int session_make_lasting(const struct session *session, Fb__HelloReply *hello) {
+ * it. Whoever keeps the broker's memory has to know the session before its client does. */
+int session_make_lasting(const struct session *session, Fb__HelloReply *hello, int *keep_error) {
     struct lasting *lasting = session->lasting;
     int lock_fd = -1, error = -ENOENT;
+    *keep_error = 0;
     if (!hello->token.len || lasting->lock_fd >= 0)
         return -1; /* the client has its lock since it first came */
     if (session->set->backend->park && (lasting->death.watching || session->pidfd_wanted))
@@ -29,7 +31,24 @@ int session_make_lasting(const struct session *session, Fb__HelloReply *hello) {
                     "%s: its leases end when its connection breaks, for the death of its process "
                     "cannot be told: %s",
                     session_name(session), strerror(-error));
+    else if (!session->pidfd_wanted)
+        *keep_error = lasting_keep(lasting);
     return lock_fd;
+}
+
+/* The client may try again: the keeper catches up, or another session makes room there. */
+void session_refuse_unkept(struct session *session, uint32_t request_id, int error) {
+    char sentence[200];
+    snprintf(sentence, sizeof sentence,
+             error == -ENOSPC
+                 ? "whoever keeps the broker's memory has no place for another session: raise "
+                   "FileDescriptorStoreMax= of its unit, or close sessions"
+                 : "whoever keeps the broker's memory cannot take another session now: %s",
+             strerror(-error));
+    log_limited(LOG_LEVEL_WARNING, session->uid, "%s: refused: %s", session_name(session),
+                sentence);
+    session_answer_refusal(session, request_id,
+                           error == -ENOSPC ? FB__STATUS__FULL : FB__STATUS__UNAVAILABLE, sentence);
 }
 
 /* ---- coming back ---- */
@@ -59,7 +78,7 @@ static void session_back_take_over(struct session *session, struct lasting *last
     lasting->connection = session;
     session->account = set->backend->account ? set->backend->account(lasting->broker) : NULL;
     session->pidfd_wanted = false;
-    set->backend->resume(lasting->broker, session);
+    set->backend->resume(lasting->broker, &session_client_ops, session);
 }
 
 /* A Hello that names a session which is not its own, or is not there any more, is answered as one

@@ -36,7 +36,11 @@ struct session {
 };
 
 /* ---- session.c ---- */
+extern const struct broker_client_ops session_client_ops;
 uint64_t session_clock_now_ns(void);
+/* The one answer that it gets; then it is closed. */
+void session_answer_refusal(struct session *session, uint32_t request_id, Fb__Status status,
+                            const char *sentence);
 /* served: the broker was entered, so that it may have effects to be carried out. */
 void session_end_turn(const struct sessions *set, bool served, uint64_t now_ns);
 void session_on_death(struct session *session);
@@ -53,8 +57,11 @@ void session_forget_put_off(struct session *session);
 /* Before the first Hello is carried out: takes the session that it names, if it may. */
 void session_come_back(struct session *session, const Fb__Hello *hello, uint64_t now_ns);
 /* Before it is answered: the descriptor of a new lock for the client, -1 = none. Takes the token
- * out of an answer whose session cannot outlive its connection. */
-int session_make_lasting(const struct session *session, Fb__HelloReply *hello);
+ * out of an answer whose session cannot outlive its connection. *keep_error: the session cannot
+ * outlive the broker, as it has to; else 0. */
+int session_make_lasting(const struct session *session, Fb__HelloReply *hello, int *keep_error);
+/* In place of the answer, after a *keep_error. */
+void session_refuse_unkept(struct session *session, uint32_t request_id, int error);
 
 /* ---- session_send.c ---- */
 /* Sends now, or queues it. fd: passed along, stays the caller's; -1 = none. */

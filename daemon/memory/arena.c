@@ -152,6 +152,29 @@ int arena_init(struct arena *arena, const char *name, uint64_t bytes,
     return 0;
 }
 
+int arena_attach(struct arena *arena, int fd, uint64_t bytes, bool hugepages, char *why,
+                 size_t why_bytes) {
+    struct stat file;
+    *arena = (struct arena){.fd = -1, .fd_readonly = -1, .bytes = bytes, .hugepages = hugepages};
+    if (fstat(fd, &file) < 0 || (uint64_t)file.st_size != bytes) {
+        snprintf(why, why_bytes, "its arena is not the file of %" PRIu64 " bytes that it was",
+                 bytes);
+        return -EBADMSG;
+    }
+    arena->fd = fd;
+    int result = arena_map(arena, hugepages);
+    if (result == 0) {
+        arena->fd_readonly = arena_open_readonly(fd);
+        result = arena->fd_readonly < 0 ? arena->fd_readonly : 0;
+    }
+    if (result == 0)
+        return 0;
+    snprintf(why, why_bytes, "its arena cannot be mapped: %s", strerror(-result));
+    arena->fd = -1; /* the caller's */
+    arena_deinit(arena);
+    return result;
+}
+
 /* Punches the pages out of the file, in parts: freeing 100 GB in one call would hold up the loop
  * for seconds. True: done, or the kernel will not. */
 bool arena_give_back(struct arena *arena, uint64_t *done_bytes, uint64_t budget_bytes) {

@@ -27,6 +27,10 @@ struct arena {
  * asked for). */
 int arena_init(struct arena *arena, const char *name, uint64_t bytes,
                enum arena_hugepages hugepages, char *why, size_t why_bytes);
+/* Maps an arena that an earlier broker made: fd is its read-write descriptor, bytes its size. 0,
+ * and fd is the arena's; or -errno with a sentence, and fd is the caller's. */
+int arena_attach(struct arena *arena, int fd, uint64_t bytes, bool hugepages, char *why,
+                 size_t why_bytes);
 /* Gives memory from *done_bytes on back to the system, at most budget_bytes of it: unmapping a
  * large arena in one go takes seconds. True when there is no more to give. Nobody reads it any
  * more. */

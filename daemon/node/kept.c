@@ -17,9 +17,12 @@
 
 #include "node/node.h"
 
-/* Far above what a node is known to need, and no memory is taken for what is not used: leases at
- * other homes, those that have ended and are remembered among them; acks; puts that are under way.
+/* Far above what a node is known to need, and no memory is taken for what is not used: sessions and
+ * what is open in them; leases at other homes, those that have ended and are remembered among them;
+ * acks; puts that are under way.
  */
+#define SESSIONS_MAX      (1u << 16)
+#define ATTACHMENTS_MAX   (1u << 20)
 #define REMOTE_LEASES_MAX (1u << 20)
 #define ENDS_MAX          (1u << 20)
 #define PUTS_MAX          (1u << 20)
@@ -29,6 +32,14 @@ const struct kept_table_spec kept_specs[] = {
      .version = 1,
      .record_bytes = sizeof(struct kept_store),
      .capacity = SPACES_MAX},
+    {.id = KEPT_SESSIONS,
+     .version = 1,
+     .record_bytes = sizeof(struct kept_session),
+     .capacity = SESSIONS_MAX},
+    {.id = KEPT_ATTACHMENTS,
+     .version = 1,
+     .record_bytes = sizeof(struct kept_attachment),
+     .capacity = ATTACHMENTS_MAX},
     {.id = KEPT_REMOTE_LEASES,
      .version = 1,
      .record_bytes = sizeof(struct kept_remote_lease),

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "broker.h"
 #include "config.h"
 #include "directory/directory.h"
 #include "memory/kept_table.h"
@@ -39,6 +40,29 @@ struct kept_store {
     struct config_ids allow_uids, writer_uids;
     uint8_t key[AUTH_KEY_BYTES]; /* made of the secret; zeros without one */
     char name[LAYOUT_NAME_BYTES_MAX + 1];
+};
+
+/* A session whose client comes back to it, and what is open in it (node/sessions_kept.c, which says
+ * when each is written). Its process and the lock of its program are with the keeper as "p.N" and
+ * "l.N", N being the number of its record. */
+enum kept_session_word { KEPT_SESSION_LIVES = 1 };
+struct kept_session {
+    uint64_t id; /* of the session, and of what it holds in stores */
+    uint64_t client_id;
+    uint64_t opened_ns;
+    uint32_t uid, gid;
+    int32_t pid; /* 0: of another pid namespace */
+    uint8_t token[BROKER_TOKEN_BYTES];
+    char client_name[48];
+};
+enum kept_attachment_word { KEPT_ATTACHMENT_OPEN = 1 };
+struct kept_attachment {
+    uint64_t session_id;
+    uint32_t session; /* its record */
+    uint32_t handle;  /* by which the client names it, from 1 */
+    uint32_t slot;    /* of the store */
+    uint32_t holder;  /* in the store */
+    uint32_t write;
 };
 
 /* A lease that another home has granted to this node (exchange/remote_lease.c). */

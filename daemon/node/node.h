@@ -22,11 +22,12 @@
 #include "store/store.h"
 #include "time/deadlines.h"
 
-#define SPACES_MAX          256u
-#define SENTENCE_BYTES      640u
-#define TROUBLE_BYTES       768u   /* of a sentence that ends in etcd's words */
-#define SPEC_BYTES_PER_CALL 98304u /* so that the answer fits one frame */
-#define LATE_KEPT           64u
+#define SPACES_MAX           256u
+#define SENTENCE_BYTES       640u
+#define TROUBLE_BYTES        768u   /* of a sentence that ends in etcd's words */
+#define SPEC_BYTES_PER_CALL  98304u /* so that the answer fits one frame */
+#define RECALLED_HANDLES_MAX 65536u /* beyond that a record is damaged */
+#define LATE_KEPT            64u
 #define ROUND_TRIP_LIMIT_NS                                                                        \
     (10ull * 1000 * 1000 * 1000) /* for requests without a deadline of their own */
 #define NS_PER_MS                  1000000ull
@@ -56,6 +57,7 @@ struct space {
     bool drop_walked, detached; /* dropped: all slots; no transport or prefault has it */
     uint64_t drop_cursor, given_back_bytes; /* dropped: how far its end has come */
     struct account *creator; /* the user who made it at run time; NULL: the configuration */
+    uint32_t kept;           /* its record in the node's memory, + 1; 0 = none */
     struct space_counts counts;
 };
 
@@ -69,7 +71,8 @@ struct attachment { /* a store this session has opened; its index + 1 is the han
     struct space *space;
     uint32_t holder;
     bool write;
-    bool claimed; /* by a client that has come back: see requests/claim.c */
+    bool claimed;  /* by a client that has come back: see requests/claim.c */
+    uint32_t kept; /* its record in the node's memory + 1; 0 = none */
 };
 struct challenge { /* a store opening half done */
     struct space *space;
@@ -103,6 +106,8 @@ struct broker_session {
     bool resumed;                      /* it has come back, and Hello is about to be answered */
     bool claiming;                     /* ... and is saying what it holds (requests/claim.c) */
     uint64_t parked_ns;                /* since when; 0 = connected */
+    uint32_t kept;                     /* its record in the node's memory + 1; 0 = none */
+    bool recalled; /* of an earlier broker, and nobody watches its process yet */
     struct broker_credentials credentials;
     char name[128], client_name[48];
     bool greeted, admin, wants_events;
@@ -187,6 +192,30 @@ struct space *space_find(struct broker *broker, const char *name);
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes);
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns);
+/* It was made at run time, for this user, who is charged. */
+void space_set_creator(struct broker *broker, struct space *space, struct account *user);
+
+/* ---- spaces_kept.c ---- */
+/* The record of a store of that name which an earlier broker left; NULL: there is none. */
+const struct kept_store *space_kept_find(const struct broker *broker, const char *name,
+                                         uint32_t *index_out);
+/* An earlier broker left a store in that slot. */
+bool space_kept_in_slot(const struct broker *broker, uint32_t slot);
+/* Takes a record for a store that is being made. False: there is no room for one. */
+bool space_keep_begin(struct broker *broker, struct space *space, const struct config_store *config,
+                      const struct store_options *options);
+/* Its memory is made: from here on the next broker finds it. block_fd: of its index. */
+int space_keep_commit(struct broker *broker, struct space *space, int block_fd, char *why,
+                      size_t why_bytes);
+/* What an earlier broker left of it: its arena, and *block_fd_out, the caller's. */
+int space_kept_take(struct broker *broker, struct space *space, int *block_fd_out, char *why,
+                    size_t why_bytes);
+/* It is being dropped; its memory is given back. */
+void space_keep_dropped(struct broker *broker, const struct space *space);
+void space_keep_end(struct broker *broker, struct space *space);
+/* After the stores of the configuration: those that were made at run time. */
+int spaces_recall(struct broker *broker, char *why, size_t why_bytes);
+/* ---- spaces.c ---- */
 /* What may stand, wait and pass, and for how long: of a store that is there, too. */
 void space_set_bounds(struct space *space, const struct config_store *config);
 /* The time asked for, or max_wait of the store where that is shorter: *cut then. */
@@ -218,6 +247,22 @@ bool session_detach(struct broker_session *session, struct attachment *attachmen
  * a sentence that names the limit. True for one that was admitted before. */
 bool session_admit(struct broker_session *session, char *why, size_t why_bytes);
 
+/* A session that an earlier broker left: parked, with nothing open yet. NULL: no memory. */
+struct broker_session *session_new_recalled(struct broker *broker, uint64_t id,
+                                            const struct broker_credentials *credentials,
+                                            uint64_t opened_ns);
+/* Its name for people, from what is known of it. */
+void session_rename(struct broker_session *session);
+/* ---- sessions_kept.c ---- */
+/* Of a store that the session has just opened; false: there is no place for it. */
+bool session_keep_attachment(struct broker_session *session, uint32_t attachment);
+void session_forget_attachment(const struct broker_session *session, struct attachment *attachment);
+void session_forget(struct broker_session *session);
+/* After a restart, once the stores are there: sessions are parked, with all that they hold and are
+ * charged for; what is nobody's in the stores ends. 0 or -ENOMEM. */
+int sessions_recall(struct broker *broker);
+
+/* ---- sessions.c ---- */
 /* Gives it a number. name: must stay where it is. */
 void owner_add(struct broker *broker, struct owner *owner, const char *name);
 void owner_remove(struct owner *owner);

@@ -148,6 +148,35 @@ bool session_admit(struct broker_session *session, char *why, size_t why_bytes) 
     return true;
 }
 
+void session_rename(struct broker_session *session) {
+    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u%s%s",
+             (unsigned long long)session->owner.id, (int)session->credentials.pid,
+             session->credentials.uid, *session->client_name ? " " : "", session->client_name);
+}
+
+/* In the order of their numbers, which is that of coming but for those that are recalled. */
+static void sessions_insert(struct broker *broker, struct broker_session *session) {
+    struct broker_session *before;
+    TAILQ_FOREACH_REVERSE(before, &broker->sessions, session_list, link)
+    if (before->owner.id < session->owner.id) {
+        TAILQ_INSERT_AFTER(&broker->sessions, before, session, link);
+        return;
+    }
+    TAILQ_INSERT_HEAD(&broker->sessions, session, link);
+}
+
+/* Takes the account. */
+static void sessions_begin(struct broker *broker, struct broker_session *session,
+                           const struct broker_credentials *credentials, struct account *account) {
+    session->broker = broker;
+    session->credentials = *credentials;
+    session->admin = broker_is_admin(broker, credentials->uid);
+    session->account = account;
+    TAILQ_INIT(&session->calls);
+    owner_add(broker, &session->owner, session->name);
+    session->owner.session = session;
+}
+
 /* The account comes first, because the limit on sessions per user is counted there. Nothing is
  * charged before the session is admitted. */
 struct broker_session *broker_session_open(struct broker *broker,
@@ -166,23 +195,38 @@ struct broker_session *broker_session_open(struct broker *broker,
         free(session);
         return NULL;
     }
-    session->broker = broker;
+    sessions_begin(broker, session, credentials, account);
     session->ops = ops;
     session->client = client;
-    session->credentials = *credentials;
-    session->admin = admin;
-    session->account = account;
     session->opened_ns = session->last_ns = sessions_now_ns(broker);
     session->over_limit = !admitted;
     randombytes_buf(session->token, sizeof session->token);
     if (admitted)
         sessions_count(session);
-    TAILQ_INIT(&session->calls);
-    owner_add(broker, &session->owner, session->name);
-    session->owner.session = session;
-    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u",
-             (unsigned long long)session->owner.id, (int)credentials->pid, credentials->uid);
-    TAILQ_INSERT_TAIL(&broker->sessions, session, link);
+    session_rename(session);
+    sessions_insert(broker, session);
+    return session;
+}
+
+/* Limits are not asked: it was admitted once, and what it holds is there. */
+struct broker_session *session_new_recalled(struct broker *broker, uint64_t id,
+                                            const struct broker_credentials *credentials,
+                                            uint64_t opened_ns) {
+    struct broker_session *session = calloc(1, sizeof *session);
+    struct account *account = session ? accounts_session(broker, id, credentials->uid) : NULL;
+    if (!account) {
+        free(session);
+        return NULL;
+    }
+    uint64_t next_owner = broker->next_owner;
+    broker->next_owner = id - 1;
+    sessions_begin(broker, session, credentials, account);
+    broker->next_owner = id > next_owner ? id : next_owner;
+    session->opened_ns = opened_ns;
+    session->last_ns = session->parked_ns = broker->now_ns;
+    session->lasts = session->recalled = true;
+    sessions_count(session);
+    sessions_insert(broker, session);
     return session;
 }
 
@@ -227,7 +271,9 @@ struct broker_session *broker_session_claimed(struct broker *broker, const Fb__H
     return NULL;
 }
 
-void broker_session_resume(struct broker_session *session, void *client) {
+void broker_session_resume(struct broker_session *session, const struct broker_client_ops *ops,
+                           void *client) {
+    session->ops = ops;
     session->client = client;
     session->parked_ns = 0;
     session->resumed = true;
@@ -239,6 +285,7 @@ void broker_session_resume(struct broker_session *session, void *client) {
 /* The slot of the attachment stays and is used again by the next store that is opened, so that the
  * other handles of the session keep their numbers. */
 bool session_detach(struct broker_session *session, struct attachment *attachment) {
+    session_forget_attachment(session, attachment);
     bool over =
         space_leave(session->broker, attachment->space, attachment->holder, session->account);
     account_release(session->account, CHARGE_HANDLES, 1);
@@ -257,6 +304,7 @@ void broker_session_close(struct broker_session *session, uint64_t now_ns) {
     for (uint32_t i = 0; i < session->attachment_count; i++)
         if (session->attachments[i].space)
             over &= session_detach(session, &session->attachments[i]);
+    session_forget(session);
     TAILQ_REMOVE(&broker->sessions, session, link);
     owner_remove(&session->owner);
     if (!session->over_limit) {

@@ -13,11 +13,13 @@
  * name any more.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "node/node.h"
 
@@ -51,10 +53,14 @@ struct space *space_find(struct broker *broker, const char *name) {
 static struct space *spaces_unused_slot(struct broker *broker) {
     uint32_t used = 0;
     struct space *slot = NULL;
+    while (broker->space_end < SPACES_MAX && space_kept_in_slot(broker, broker->space_end)) {
+        broker->spaces[broker->space_end].index = broker->space_end;
+        broker->space_end++;
+    }
     for (uint32_t i = 0; i < broker->space_end; i++) {
         if (broker->spaces[i].used)
             used++;
-        else if (!slot)
+        else if (!slot && !space_kept_in_slot(broker, i))
             slot = &broker->spaces[i];
     }
     if (used >= broker->config->max_stores)
@@ -133,25 +139,32 @@ static struct store_options spaces_store_options_of(struct broker *broker,
     return options;
 }
 
-/* MAP_NORESERVE: the block is address space at first, and takes memory only as samples come. */
-static int spaces_map_block(struct space *space, const struct store_options *options, char *why,
-                            size_t why_bytes) {
-    const char *wrong = "";
-    space->block_bytes = store_block_bytes(options, &wrong);
-    if (!space->block_bytes) {
-        snprintf(why, why_bytes, "store %s: %s", space->name, wrong);
-        return -EINVAL;
+/* A file, so that it can outlive the broker; without a keeper anonymous memory does (-1). */
+static int spaces_make_block_file(const struct broker *broker, const struct space *space) {
+    char name[80];
+    if (!broker->options.keep)
+        return -1;
+    snprintf(name, sizeof name, "featured-index:%s", space->name);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && (ftruncate(fd, (off_t)space->block_bytes) < 0 ||
+                    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)) {
+        close(fd);
+        fd = -1;
     }
-    space->block = mmap(NULL, space->block_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space->block == MAP_FAILED) {
-        space->block = NULL;
-        snprintf(why, why_bytes, "store %s: no memory for an index of %zu bytes; lower max_samples",
-                 space->name, space->block_bytes);
-        return -ENOMEM;
-    }
-    space->store = store_init(space->block, space->block_bytes, options);
-    return 0;
+    return fd;
+}
+
+/* MAP_NORESERVE: the block is address space at first, and takes memory only as samples come. fd -1:
+ * of this process alone. */
+static int spaces_map_block(struct space *space, int fd, char *why, size_t why_bytes) {
+    int flags = MAP_NORESERVE | (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+    space->block = mmap(NULL, space->block_bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (space->block != MAP_FAILED)
+        return 0;
+    space->block = NULL;
+    snprintf(why, why_bytes, "store %s: no memory for an index of %zu bytes; lower max_samples",
+             space->name, space->block_bytes);
+    return -ENOMEM;
 }
 
 /* A reservation cannot outlive max_hold: a sample would be too old the moment it is committed. So
@@ -185,24 +198,90 @@ static void spaces_fill_settings(struct space *space, const struct config_store 
     space_set_bounds(space, config);
 }
 
+/* Beside the arena: the index, and its file where somebody keeps it. */
+static int spaces_make_index(struct broker *broker, struct space *space,
+                             const struct store_options *options, char *why, size_t why_bytes) {
+    int fd = spaces_make_block_file(broker, space);
+    if (fd < 0 && broker->options.keep) {
+        snprintf(why, why_bytes, "store %s: no file for its index: %s", space->name,
+                 strerror(errno));
+        return -errno;
+    }
+    int result = spaces_map_block(space, fd, why, why_bytes);
+    if (result == 0) {
+        space->store = store_init(space->block, space->block_bytes, options);
+        result = space_keep_commit(broker, space, fd, why, why_bytes);
+        if (result < 0)
+            munmap(space->block, space->block_bytes);
+    }
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
 /* A sentence with a success is a warning, for example that there are no huge pages: the store
  * works, more slowly. */
 static int spaces_make_memory(struct broker *broker, struct space *space,
+                              const struct config_store *config,
                               const struct store_options *options, char *why, size_t why_bytes) {
     char arena_name[80];
     snprintf(arena_name, sizeof arena_name, "featured:%s", space->name);
     why[0] = '\0';
+    if (!space_keep_begin(broker, space, config, options)) {
+        snprintf(why, why_bytes, "store %s: there is no record for one more store", space->name);
+        return -ENOSPC;
+    }
     int result =
         arena_init(&space->arena, arena_name, options->max_resident_bytes + options->landing_bytes,
                    (enum arena_hugepages)broker->config->hugepages, why, why_bytes);
+    if (result == 0) {
+        if (*why)
+            log_warning("store %s: %s", space->name, why);
+        result = spaces_make_index(broker, space, options, why, why_bytes);
+        if (result < 0)
+            arena_deinit(&space->arena);
+    }
+    if (result < 0 && space->kept)
+        space_keep_end(broker, space);
+    return result;
+}
+
+/* What an earlier broker left. Whatever is wrong with it, it stays as it is. */
+static int spaces_attach_memory(struct broker *broker, struct space *space,
+                                const struct store_options *options, char *why, size_t why_bytes) {
+    char wrong[256];
+    int fd, result = space_kept_take(broker, space, &fd, why, why_bytes);
     if (result < 0)
         return result;
-    if (*why)
-        log_warning("store %s: %s", space->name, why);
-    result = spaces_map_block(space, options, why, why_bytes);
-    if (result < 0)
-        arena_deinit(&space->arena);
+    result = spaces_map_block(space, fd, why, why_bytes);
+    close(fd);
+    if (result == 0) {
+        enum store_attached attached =
+            store_attach(space->block, space->block_bytes, options, broker->now_ns, &space->store,
+                         wrong, sizeof wrong);
+        if (attached == STORE_ATTACHED)
+            return 0;
+        snprintf(why, why_bytes, "store %s cannot be attached: %s; nothing was changed",
+                 space->name, attached == STORE_ATTACH_EMPTY ? "its index is empty" : wrong);
+        munmap(space->block, space->block_bytes);
+        result = -EBADMSG;
+    }
+    arena_deinit(&space->arena);
     return result;
+}
+
+/* The sizes are those that the memory was made with. */
+static void spaces_take_sizes(const struct space *space, const struct kept_store *record,
+                              struct store_options *options) {
+    if (options->max_resident_bytes != record->max_resident_bytes ||
+        options->landing_bytes != record->landing_bytes ||
+        options->max_samples != record->max_samples)
+        log_warning("store %s: keeps the sizes that it was made with, for its samples are there: "
+                    "other max_resident_bytes, landing_bytes and max_samples are for a new one",
+                    space->name);
+    options->max_resident_bytes = record->max_resident_bytes;
+    options->landing_bytes = record->landing_bytes;
+    options->max_samples = record->max_samples;
 }
 
 /* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */
@@ -234,7 +313,11 @@ static void spaces_on_store_due(struct deadline *due, uint64_t now_ns) {
 
 int space_create(struct broker *broker, const struct config_store *config, const uint8_t *key,
                  struct space **out, char *why, size_t why_bytes) {
+    uint32_t record_index = 0;
+    const struct kept_store *record = space_kept_find(broker, config->name, &record_index);
     struct space *space = spaces_unused_slot(broker);
+    if (record)
+        space = &broker->spaces[record->slot];
     if (!space) {
         snprintf(why, why_bytes,
                  "store %s: this node has max_stores = %u stores already; drop one or raise it",
@@ -244,18 +327,28 @@ int space_create(struct broker *broker, const struct config_store *config, const
     uint32_t index = space->index;
     *space = (struct space){
         .index = index, .allow_uids = config->allow_uids, .writer_uids = config->writer_uids};
+    if ((space->has_secret = key != NULL))
+        memcpy(space->key, key, AUTH_KEY_BYTES);
     deadline_init(&space->store_due, spaces_on_store_due);
     snprintf(space->name, sizeof space->name, "%s", config->name);
     struct store_options options = spaces_store_options_of(broker, config);
+    if (record)
+        spaces_take_sizes(space, record, &options);
     if (!spaces_is_within_memory_limit(
             broker, space, options.max_resident_bytes + options.landing_bytes, why, why_bytes))
         return -ENOSPC;
-    int result = spaces_make_memory(broker, space, &options, why, why_bytes);
+    const char *wrong = "";
+    space->kept = record ? record_index + 1 : 0;
+    space->block_bytes = store_block_bytes(&options, &wrong);
+    if (!space->block_bytes) {
+        snprintf(why, why_bytes, "store %s: %s", space->name, wrong);
+        return -EINVAL;
+    }
+    int result = record ? spaces_attach_memory(broker, space, &options, why, why_bytes)
+                        : spaces_make_memory(broker, space, config, &options, why, why_bytes);
     if (result < 0)
         return result;
     spaces_fill_settings(space, config, &options);
-    if ((space->has_secret = key != NULL))
-        memcpy(space->key, key, AUTH_KEY_BYTES);
     if (broker->transport)
         space->has_region = !broker->transport->ops->add_region(
             broker->transport, space->arena.base, space->arena.bytes, &space->region);
@@ -275,6 +368,7 @@ int space_create(struct broker *broker, const struct config_store *config, const
  * that have it open keep it until they close it, and get NOT_FOUND for whatever they ask. */
 void space_drop(struct broker *broker, struct space *space, uint64_t now_ns) {
     space->dropped = true;
+    space_keep_dropped(broker, space);
     space->drop_walked = store_drop_some(space->store, &space->drop_cursor, DROP_SLOTS, now_ns);
     deadlines_set(&broker->deadlines, &broker->collect, now_ns);
     log_info("store %s: dropped", space->name);
@@ -307,6 +401,8 @@ void space_free(struct broker *broker, struct space *space) {
         accounts_release(broker, space->creator, CHARGE_STORES, 1);
     space->creator = NULL;
     deadlines_clear(&broker->deadlines, &space->store_due);
+    if (space->dropped) /* else the next broker has it */
+        space_keep_end(broker, space);
     space->used = false;
 }
 

@@ -49,6 +49,7 @@ enum metrics_scope_number {
     METRICS_PROCESS,
     METRICS_NODE,
     METRICS_STORE,
+    METRICS_PEER_INFO,
     METRICS_PEER,
     METRICS_RAIL,
     METRICS_SCOPES

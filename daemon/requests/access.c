@@ -60,9 +60,7 @@ static void access_describe_session(struct broker_session *session, const char *
     for (const char *s = client_name; *s && n + 1 < sizeof session->client_name; s++)
         clean[n++] = (*s > ' ' && *s < 0x7f) ? *s : '_';
     clean[n] = '\0';
-    snprintf(session->name, sizeof session->name, "session %llu pid %d uid %u %s",
-             (unsigned long long)session->owner.id, (int)session->credentials.pid,
-             session->credentials.uid, clean);
+    session_rename(session);
 }
 
 /* Told so that a client can keep within them; they are enforced all the same. */
@@ -179,6 +177,11 @@ static int access_attach(struct broker_session *session, struct space *space, bo
     account_add(session->account, CHARGE_HANDLES, 1);
     session->attachments[index] =
         (struct attachment){.space = space, .holder = holder, .write = write};
+    if (!session_keep_attachment(session, (uint32_t)index)) {
+        session_detach(session, &session->attachments[index]);
+        snprintf(why, SENTENCE_BYTES, "the node's memory has no place for another open store");
+        return -1;
+    }
     return index;
 }
 
@@ -377,8 +380,7 @@ static Fb__Status access_create(struct broker_session *session, const Fb__StoreC
     int result = space_create(broker, &wanted, asked->key.len ? asked->key.data : NULL, &space,
                               sentence, SENTENCE_BYTES);
     if (!result) {
-        space->creator = user;
-        account_add(user, CHARGE_STORES, 1);
+        space_set_creator(broker, space, user);
     }
     return !result ? FB__STATUS__OK : result == -EINVAL ? FB__STATUS__INVALID : FB__STATUS__FULL;
 }

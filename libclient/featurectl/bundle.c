@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "featurectl/bundle_http.h"
 #include "featurectl/bundle_scrub.h"
 #include "featurectl/bundle_tar.h"
 #include "featurectl/doctor.h"
@@ -51,6 +52,9 @@ static void bundle_note(struct bundle *bundle, const char *name, const char *why
     bundle->notes = longer;
 }
 
+/* Whatever goes into the file goes through here, and so through the search for secrets. After
+ * the first failure nothing more is tried: the disk is full.
+ */
 static void bundle_add(struct bundle *bundle, const char *name, const char *text, size_t bytes) {
     char why[512];
     size_t clean_bytes;
@@ -76,6 +80,9 @@ struct sink {
     bool cut;
 };
 
+/* Takes all that it is given, so that the command behind it does not stop: half a list of JSON
+ * lines is of use, a command that was ended by a signal is not.
+ */
 static ssize_t bundle_sink_write(void *opaque, const char *from, size_t bytes) {
     struct sink *sink = opaque;
     size_t room = PART_BYTES_MAX - sink->bytes, kept = bytes < room ? bytes : room;
@@ -88,6 +95,7 @@ static ssize_t bundle_sink_write(void *opaque, const char *from, size_t bytes) {
     return (ssize_t)bytes;
 }
 
+/* NULL when there is no memory for the stream. */
 static FILE *bundle_sink_open(struct sink *sink) {
     *sink = (struct sink){0};
     FILE *file = fopencookie(sink, "w", (cookie_io_functions_t){.write = bundle_sink_write});
@@ -96,6 +104,7 @@ static FILE *bundle_sink_open(struct sink *sink) {
     return file;
 }
 
+/* An empty part is left out; the notes say why it is empty. */
 static void bundle_add_sink(struct bundle *bundle, const char *name, struct sink *sink) {
     if (sink->bytes)
         bundle_add(bundle, name, sink->text, sink->bytes);
@@ -139,6 +148,9 @@ static int bundle_run_command(struct bundle *bundle, FILE *out, FILE *err,
     return status;
 }
 
+/* Only the first line of what it said of trouble becomes a note: the first failure is the cause
+ * of the others.
+ */
 static void bundle_add_command(struct bundle *bundle, const char *name, const char *const *words) {
     struct sink out, err;
     FILE *out_file = bundle_sink_open(&out), *err_file = bundle_sink_open(&err);
@@ -212,6 +224,7 @@ static char *bundle_read_end(const char *path, size_t *bytes_out) {
     return text;
 }
 
+/* A file that cannot be read is a note, not a failure: most users may not read everything. */
 static void bundle_add_file(struct bundle *bundle, const char *name, const char *path) {
     size_t bytes;
     char *text = bundle_read_end(path, &bytes);
@@ -225,6 +238,9 @@ static void bundle_add_file(struct bundle *bundle, const char *name, const char 
     free(text);
 }
 
+/* What the kernel says of the broker's process; pid 0 when it is not known, and then only of the
+ * machine.
+ */
 static void bundle_add_proc(struct bundle *bundle, pid_t pid) {
     static const char *const files[] = {"limits", "status", "cgroup", "mountinfo"};
     for (size_t i = 0; pid && i < sizeof files / sizeof *files; i++) {
@@ -274,6 +290,30 @@ static char *bundle_learn(struct bundle *bundle, const char *path) {
     return config;
 }
 
+/* What its HTTP server says, if it has one. The token is in the file that the configuration names,
+ * which root may read.
+ */
+static void bundle_add_metrics(struct bundle *bundle, const char *config) {
+    char *address = bundle_config_value(config, "ops", "http");
+    char *token_path = bundle_config_value(config, "ops", "http_token_file"), *token = NULL;
+    char why[512];
+    struct sink sink;
+    size_t bytes;
+    FILE *out = address ? bundle_sink_open(&sink) : NULL;
+    if (token_path && (token = bundle_read_end(token_path, &bytes)))
+        token[strcspn(token, "\r\n")] = '\0';
+    if (out) {
+        int error = bundle_http_get(address, "/metrics", token, out, why, sizeof why);
+        fclose(out);
+        bundle_add_sink(bundle, "metrics.txt", &sink);
+        if (error)
+            bundle_note(bundle, "metrics.txt", why);
+    }
+    free(token);
+    free(token_path);
+    free(address);
+}
+
 /* ---- logs ---- */
 
 /* Of systemd's journal. A broker that writes to a file has it as its standard error. */
@@ -294,6 +334,7 @@ static void bundle_add_journal(struct bundle *bundle) {
     bundle_add_sink(bundle, "log-journal.txt", &sink);
 }
 
+/* Both, where there are both: the journal ends where somebody has started the broker by hand. */
 static void bundle_add_logs(struct bundle *bundle, pid_t pid) {
     const char *given = options_text(&bundle->context->options, "log", NULL);
     struct stat about;
@@ -326,6 +367,9 @@ static void bundle_add_readme(struct bundle *bundle) {
     free(text);
 }
 
+/* The check of doctor connects, and learns the broker's pid on the way. The README is the last
+ * part, because only then is known what is missing.
+ */
 static int bundle_write(struct bundle *bundle) {
     struct doctor_broker broker = {0};
     struct doctor_finding finding = {0};
@@ -340,6 +384,8 @@ static int bundle_write(struct bundle *bundle) {
         free(clean);
     }
     bundle_add_commands(bundle, broker.answers ? NULL : finding.found);
+    if (config)
+        bundle_add_metrics(bundle, config);
     bundle_add_logs(bundle, broker.pid);
     bundle_add_proc(bundle, broker.pid);
     bundle_add_readme(bundle);
@@ -353,6 +399,7 @@ static int bundle_write(struct bundle *bundle) {
     return FEATURE_OK;
 }
 
+/* How many parts are missing is said here as well: whoever sends the file should know. */
 static void bundle_print(const struct bundle *bundle) {
     static const struct table_column columns[] = {{"file", "file", TABLE_LEFT},
                                                   {"parts", "parts", TABLE_LEFT},
@@ -369,6 +416,7 @@ static void bundle_print(const struct bundle *bundle) {
     table_finish(&table, TABLE_FIELDS);
 }
 
+/* The file is opened first: what cannot be written need not be collected. */
 static int bundle_run_bundle(struct context *context) {
     struct bundle bundle = {.context = context,
                             .path = context->options.arguments[0],

@@ -32,6 +32,7 @@ static bool scrub_speaks_of_secret(const char *key) {
     return false;
 }
 
+/* "secret_file = /etc/x" says where a secret is, which is no secret and worth knowing. */
 static bool scrub_names_file(const char *key) {
     size_t length = strlen(key), suffix = strlen("_file");
     return length > suffix && strcmp(key + length - suffix, "_file") == 0;
@@ -79,6 +80,7 @@ static void scrub_drop_comment(char *line) {
         line[--length] = '\0';
 }
 
+/* What is no section and no KEY = VALUE is removed as a whole: nobody knows what it is. */
 static char *scrub_line(char *line) {
     char *value, *key;
     scrub_drop_comment(line);
@@ -98,6 +100,7 @@ static char *scrub_line(char *line) {
     return clean;
 }
 
+/* Empty lines go too. Sections and keys stay as they were written. */
 char *scrub_config(const char *text) {
     char *copy = memory_copy(text), *rest = copy, *line, *clean = memory_copy("");
     while ((line = strsep(&rest, "\n"))) {
@@ -128,6 +131,9 @@ static void scrub_add(struct scrub *scrub, const char *secret, size_t bytes) {
     scrub->secrets[scrub->count++] = shown;
 }
 
+/* Lines are learnt one by one as well: a log may have one line of a key, or all of them on one
+ * line.
+ */
 void scrub_learn(struct scrub *scrub, const char *secret, size_t bytes) {
     scrub_add(scrub, secret, bytes);
     for (const char *line = secret; line < secret + bytes;) {
@@ -139,6 +145,7 @@ void scrub_learn(struct scrub *scrub, const char *secret, size_t bytes) {
     }
 }
 
+/* As much of it as any secret could have; a larger file is none. */
 void scrub_learn_file(struct scrub *scrub, const char *path) {
     FILE *file = fopen(path, "re");
     if (!file)
@@ -150,6 +157,9 @@ void scrub_learn_file(struct scrub *scrub, const char *path) {
     fclose(file);
 }
 
+/* Also values that stand in the configuration itself: scrub_config() removes them there, and a
+ * log may have them again.
+ */
 void scrub_learn_config(struct scrub *scrub, const char *config) {
     char *copy = memory_copy(config), *rest = copy, *line, *value;
     while ((line = strsep(&rest, "\n"))) {
@@ -185,6 +195,7 @@ char *scrub_text(const struct scrub *scrub, const char *text, size_t bytes, size
     return clean;
 }
 
+/* Wiped, so that a core dump has none of them. */
 void scrub_deinit(struct scrub *scrub) {
     for (size_t i = 0; i < scrub->count; i++) {
         explicit_bzero(scrub->secrets[i], strlen(scrub->secrets[i]));

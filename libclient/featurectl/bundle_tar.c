@@ -29,6 +29,7 @@ static void bundle_tar_sum(struct ustar *header) {
     snprintf(header->checksum, sizeof header->checksum, "%06o", sum);
 }
 
+/* Owner and mode are always the same: whoever unpacks it gets files of his own. */
 int bundle_tar_add(struct output_file *out, const char *name, const char *data, size_t bytes,
                    uint64_t mtime, char *why, size_t why_bytes) {
     static const char zeros[BLOCK_BYTES];

@@ -100,11 +100,13 @@ static int export_list(struct export *export, const Fb__StoreInfo *store) {
     return FEATURE_OK;
 }
 
+/* For tsearch(3). Ids are unique in a store, and the directory is of one store. */
 static int export_compare_targets(const void *a, const void *b) {
     const struct target *left = a, *right = b;
     return strcmp(left->sample_id, right->sample_id);
 }
 
+/* As FILE:LINE, which editors understand. */
 static void export_say_line(void *user, size_t line, const char *why) {
     const struct export *export = user;
     char *object = memory_print("%s:%zu", export->manifest_path, line);
@@ -183,6 +185,9 @@ static bool export_is_gone(int status) {
     return status == FEATURE_E_NOT_FOUND || status == FEATURE_E_LOST;
 }
 
+/* By id, not by the generation that was listed: if it was put anew meanwhile, the newer one is
+ * what the store holds now. A home that did not answer once is not waited for again.
+ */
 static void export_get(struct export *export, const struct export_item *item, const char *name,
                        const char *path) {
     struct context *context = export->context;
@@ -210,6 +215,7 @@ static void export_get(struct export *export, const struct export_item *item, co
     feature_release(view, FEATURE_RELEASE_RETURNED);
 }
 
+/* The bar counts what has been dealt with, also what was there or is gone. */
 static void export_item(struct export *export, const struct export_item *item) {
     uint64_t end_bytes = export->progress.done + item->bytes;
     char *name = export_file_name(item->sample_id);
@@ -256,6 +262,7 @@ static void export_print(struct export *export, uint64_t elapsed_ns) {
     table_finish(&table, TABLE_FIELDS);
 }
 
+/* The table is printed in any case: after a failure it says how far it came. */
 static int export_items(struct export *export) {
     char why[256];
     uint64_t total_bytes = 0;
@@ -313,6 +320,7 @@ static void export_forget(void *target) {
     (void)target; /* the tree only points to what the list owns */
 }
 
+/* Whatever fails on the way, all that was taken is given back here. */
 static int export_run_export(struct context *context) {
     const struct options *options = &context->options;
     struct export export = {.context = context,

@@ -33,6 +33,7 @@
 /* Of 255 that a name may have: room for the suffix, the hash, and a temporary's additions. */
 #define NAME_BYTES_MAX 180u
 
+/* With one slash between, also for a directory that was given with one at its end. */
 char *export_path(const char *directory, const char *name) {
     size_t length = strlen(directory);
     bool slash = length && directory[length - 1] == '/';
@@ -49,6 +50,9 @@ static bool export_is_plain(char c, bool first) {
     return alphanumeric || c == '_' || c == '-' || (c == '.' && !first);
 }
 
+/* Of a long id as much is kept as tells a person which one it is; the hash makes it the only
+ * one.
+ */
 char *export_file_name(const char *sample_id) {
     size_t bytes = strlen(sample_id), used = 0;
     char *name = memory_grow(NULL, 3 * bytes + 64, 1);
@@ -86,6 +90,9 @@ static void export_remove_leftovers(const char *directory) {
         free(entries);
 }
 
+/* Leftovers are removed under the lock: without it they might be the files that another export
+ * is writing.
+ */
 int export_begin(const char *directory, int *lock_out, char *why, size_t why_bytes) {
     if (mkdir(directory, 0777) != 0 && errno != EEXIST) {
         int error = errno;
@@ -119,6 +126,9 @@ static int export_enum_of(const ProtobufCEnumDescriptor *descriptor, const char 
     return -1;
 }
 
+/* The same words and units as `stores --json` has. Whether the store has a secret is said, the
+ * secret is not known here.
+ */
 static json_t *export_settings_json(const Fb__StoreInfo *store) {
     char policy[WORDS_ROOM], checksum[WORDS_ROOM];
     const Fb__StoreSettings none = FB__STORE_SETTINGS__INIT;
@@ -162,11 +172,15 @@ int export_settings_write(const char *directory, const Fb__StoreInfo *store, cha
     return error;
 }
 
+/* 0, the broker's default, for what is missing or negative. */
 static uint64_t export_number(const json_t *settings, const char *key) {
     json_int_t value = json_integer_value(json_object_get(settings, key));
     return value > 0 ? (uint64_t)value : 0;
 }
 
+/* A file that is there and cannot be used is an error: taking the directory for an ordinary one
+ * would put its samples under the names of their files.
+ */
 int export_settings_read(const char *directory, struct export_settings *out, char *why,
                          size_t why_bytes) {
     char *path = export_path(directory, EXPORT_SETTINGS);

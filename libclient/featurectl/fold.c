@@ -18,6 +18,9 @@
 
 #define BLANKS " \t\r\n"
 
+/* $COLUMNS goes first, so that a person can say how wide a file or a pipe is to be; shells do
+ * not export it by themselves.
+ */
 size_t fold_columns(FILE *out) {
     const char *wish = getenv("COLUMNS");
     int columns = wish ? atoi(wish) : 0;
@@ -41,6 +44,7 @@ size_t fold_width(const char *text) {
     return fold_width_of(text, strlen(text));
 }
 
+/* A line has at least one word, however long. */
 void fold_print(FILE *out, const char *text, size_t at, size_t indent, size_t columns) {
     if (columns < indent + FOLD_ROOM_MIN) {
         fprintf(out, "%s\n", text);

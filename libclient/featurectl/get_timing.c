@@ -20,6 +20,7 @@ static const struct {
     [GET_RELEASE] = {"release_us", "release"},
 };
 
+/* May be called more than once: the last time counts, as for bytes that come step by step. */
 void get_timing_end(struct get_timing *timing, enum get_phase phase) {
     timing->end_ns[phase] = progress_now_ns();
 }
@@ -32,11 +33,13 @@ static uint64_t get_timing_before_ns(const struct get_timing *timing, unsigned p
     return latest_ns;
 }
 
+/* 0 for a phase that was not, or that ended within the one before it. */
 static uint64_t get_timing_ns(const struct get_timing *timing, unsigned phase) {
     uint64_t before_ns = get_timing_before_ns(timing, phase), end_ns = timing->end_ns[phase];
     return end_ns > before_ns ? end_ns - before_ns : 0;
 }
 
+/* In microseconds: whole numbers, which no reader of JSON rounds. */
 json_t *get_timing_json(const struct get_timing *timing) {
     json_t *json = json_object();
     for (unsigned i = 0; i < GET_PHASES; i++)
@@ -59,6 +62,7 @@ static void get_timing_row(struct table *table, const char *title, uint64_t ns, 
     table_end_row(table);
 }
 
+/* Phases that did not take place are left out. */
 void get_timing_print(const struct get_timing *timing, FILE *out) {
     static const struct table_column columns[] = {{"phase", "PHASE", TABLE_LEFT},
                                                   {"time", "TIME", TABLE_RIGHT},

@@ -9,6 +9,7 @@
 
 #define PAGE_ITEMS 256u
 
+/* The connection may serve others between two pages, and samples may come and go. */
 int pages_list(struct context *context, const struct pages_query *query, pages_visit_fn visit,
                void *user) {
     Fb__List list = FB__LIST__INIT;

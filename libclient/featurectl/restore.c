@@ -20,6 +20,9 @@
 /* The keys with their quotes, colons and commas. */
 #define MORE_KEYS_BYTES 64u
 
+/* The secret is not part of an export: it is the one of --secret-file, or the new store has
+ * none.
+ */
 static int restore_make_store(struct context *context, const char *name,
                               struct export_settings *settings) {
     uint8_t secret[SECRET_BYTES_MAX];
@@ -45,6 +48,9 @@ static const Fb__StoreSettings *restore_find(const Fb__StoresReply *stores, cons
     return NULL;
 }
 
+/* Sizes may differ without a word, for the other node may be smaller. Policy and readers decide
+ * how long a sample lives, so that another one is told.
+ */
 static int restore_store(struct context *context, const char *name,
                          struct export_settings *settings) {
     Fb__ClientReply *reply;
@@ -64,12 +70,14 @@ static int restore_store(struct context *context, const char *name,
     return status;
 }
 
+/* One line that is damaged costs its own sample, as in every manifest. */
 static void restore_say_line(void *user, size_t line, const char *why) {
     char *object = memory_print(EXPORT_MANIFEST ":%zu", line);
     context_warn(user, object, "%s", why);
     free(object);
 }
 
+/* The manifest is read before a store is made: a directory that is damaged changes nothing here. */
 int restore_begin(struct context *context, const char *directory, const char *store_name,
                   struct targets *out) {
     struct export_settings settings;
@@ -88,6 +96,7 @@ int restore_begin(struct context *context, const char *directory, const char *st
     return status ? status : restore_store(context, store_name, &settings);
 }
 
+/* A ref that cannot be encoded is null; the sample is there all the same. */
 json_t *restore_more(const struct feature_ref *was) {
     char *uri = refs_to_uri(was), *base64 = refs_to_base64(was);
     json_t *more = json_pack("{s:s?, s:s?}", "old_uri", uri, "old_ref", base64);
@@ -96,6 +105,7 @@ json_t *restore_more(const struct feature_ref *was) {
     return more;
 }
 
+/* Base64 and URIs have no character that JSON would write longer. */
 size_t restore_more_bytes(const struct feature_ref *was) {
     char *uri = refs_to_uri(was), *base64 = refs_to_base64(was);
     size_t bytes = MORE_KEYS_BYTES + (uri ? strlen(uri) : 0) + (base64 ? strlen(base64) : 0);

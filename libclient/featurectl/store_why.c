@@ -20,6 +20,7 @@ static char *store_why_join(char *text, char *part) {
     return longer;
 }
 
+/* Without admin rights the first in line is not told, and only the number is known. */
 static char *store_why_waiting(const Fb__StoreInfo *store) {
     char age[UNITS_ROOM];
     const char *verb = store->put_waiters == 1 ? "put waits" : "puts wait";
@@ -30,6 +31,7 @@ static char *store_why_waiting(const Fb__StoreInfo *store) {
                         units_duration(store->first_waiter->age_ms, age));
 }
 
+/* Room that a producer has asked for and not committed yet. */
 static char *store_why_reserved(const Fb__StoreInfo *store) {
     char bytes[UNITS_ROOM];
     units_bytes(store->reserved_bytes, bytes);
@@ -38,6 +40,7 @@ static char *store_why_reserved(const Fb__StoreInfo *store) {
                : memory_print("%s being written", bytes);
 }
 
+/* What has to happen before they go depends on the policy of the store. */
 static char *store_why_resident(const Fb__StoreInfo *store) {
     const char *what = "to be consumed";
     Fb__Policy policy = store->settings ? store->settings->policy : FB__POLICY__ON_RELEASE;

@@ -186,6 +186,7 @@ static void table_print_row(const struct table *table, const struct table_plan *
     }
 }
 
+/* The widths are those of the columns that are shown; hidden ones take no room. */
 static void table_print_rows(const struct table *table) {
     size_t n = table->shown_count;
     const char **titles = memory_grow(NULL, n, sizeof *titles);

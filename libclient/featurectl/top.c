@@ -108,6 +108,7 @@ static void top_ask_all(struct top *top) {
         context_free_reply(replies[i]);
 }
 
+/* Everything is drawn anew each time; ncurses sends the terminal only what has changed. */
 static void top_draw(struct top *top) {
     struct top_screen screen = top_terminal_screen();
     top->view.trouble = *top->trouble ? top->trouble : NULL;
@@ -127,6 +128,9 @@ static bool top_sort_key(int key, enum top_sort *out) {
     return false;
 }
 
+/* Not beyond the last store, and by 0 it only brings back what is beyond since a store was
+ * dropped.
+ */
 static void top_scroll(struct top *top, int by) {
     size_t last = top->data.store_count ? top->data.store_count - 1 : 0;
     if (by < 0)
@@ -136,6 +140,7 @@ static void top_scroll(struct top *top, int by) {
     top->view.first = top->view.first > last ? last : top->view.first;
 }
 
+/* Sorting begins at the top again: who sorts wants to see the first. */
 static void top_key(struct top *top, int key) {
     struct top_view *view = &top->view;
     if (key == 'q' || key == 'Q')
@@ -150,9 +155,7 @@ static void top_key(struct top *top, int key) {
         top_scroll(top, key == TOP_KEY_DOWN ? 1 : 10);
     else if (key == TOP_KEY_UP || key == TOP_KEY_PAGE_UP)
         top_scroll(top, key == TOP_KEY_UP ? -1 : -10);
-    else if (key == TOP_KEY_HOME)
-        view->first = 0;
-    else if (top_sort_key(key, &view->sort))
+    else if (key == TOP_KEY_HOME || top_sort_key(key, &view->sort))
         view->first = 0;
     top_data_sort(&top->data, view->sort, view->reverse);
 }
@@ -174,6 +177,9 @@ static void top_wait(struct top *top, uint64_t until_ns) {
     } while (!top->quit && now_ns < until_ns);
 }
 
+/* With --json or without a terminal it is refused, and says what to use instead: a script that
+ * waits for a key for ever would be worse.
+ */
 static int top_run_top(struct context *context) {
     struct top top = {
         .context = context,

@@ -17,6 +17,9 @@
 /* More than any terminal has lines. */
 #define OLDEST_MAX 200u
 
+/* The oldest point falls out at the front. Sixty numbers are moved for that, which costs less
+ * than the arithmetic of a ring would cost the reader.
+ */
 static void top_data_push(struct top_series *series, double point) {
     if (series->count == TOP_POINTS)
         memmove(series->points, series->points + 1, (TOP_POINTS - 1) * sizeof *series->points);
@@ -25,6 +28,9 @@ static void top_data_push(struct top_series *series, double point) {
     series->points[series->count - 1] = point;
 }
 
+/* Keeps the text as people may see it. Names come from programs and other nodes, and could hold
+ * what steers a terminal.
+ */
 static void top_data_set(char **text, const char *to) {
     free(*text);
     *text = shown_text(to);
@@ -51,6 +57,9 @@ static struct top_store *top_data_store(struct top_data *data, const char *name,
     return &data->stores[data->store_count++];
 }
 
+/* A store that was not there before has no rate yet: what it counted until now it may have
+ * counted over days.
+ */
 static void top_data_take_store(struct top_data *data, const Fb__StoreInfo *from, double seconds) {
     bool is_new;
     struct top_store *store = top_data_store(data, from->store, &is_new);
@@ -77,6 +86,9 @@ static void top_data_free_store(struct top_store *store) {
     free(store->why);
 }
 
+/* First all are taken for gone, then those of the answer are found again or added, and what is
+ * still gone is forgotten. The order on the screen is kept meanwhile.
+ */
 static void top_data_take_stores(struct top_data *data, const Fb__StoresReply *stores,
                                  double seconds) {
     size_t kept = 0;
@@ -111,6 +123,9 @@ static struct top_peer *top_data_peer(struct top_data *data, const char *node, b
     return &data->peers[data->peer_count++];
 }
 
+/* What this broker knows of the other: nobody else is asked, so that a silent node does not hold
+ * up the screen.
+ */
 static void top_data_take_peer(struct top_data *data, const Fb__NodeInfo *from, double seconds) {
     bool is_new;
     struct top_peer *peer = top_data_peer(data, from->node, &is_new);
@@ -135,6 +150,9 @@ static void top_data_free_peer(struct top_peer *peer) {
     free(peer->via);
 }
 
+/* As with the stores. This node is in the list too, and left out: its traffic with itself is
+ * none.
+ */
 static void top_data_take_peers(struct top_data *data, const Fb__NodesReply *nodes,
                                 double seconds) {
     size_t kept = 0;
@@ -188,11 +206,17 @@ static void top_data_free_leases(struct top_data *data) {
     data->oldest_count = 0;
 }
 
+/* Unlike stores, leases are not found again: each answer replaces all of them. With `denied` the
+ * list stays empty, and the screen says why.
+ */
 void top_data_begin_leases(struct top_data *data, bool denied) {
     top_data_free_leases(data);
     data->leases_denied = denied;
 }
 
+/* The leases of one store's page, in any order; top_data_end_leases() brings the oldest to the
+ * front.
+ */
 void top_data_add_leases(struct top_data *data, const char *store, const Fb__LeasesReply *leases) {
     data->oldest =
         memory_grow(data->oldest, data->oldest_count + leases->n_leases, sizeof *data->oldest);
@@ -204,6 +228,7 @@ void top_data_add_leases(struct top_data *data, const char *store, const Fb__Lea
                                .age_ms = leases->leases[i]->age_ms};
 }
 
+/* The oldest first: they are the ones that somebody may have forgotten. */
 static int top_data_compare_leases(const void *a, const void *b) {
     const struct top_lease *left = a, *right = b;
     if (left->age_ms != right->age_ms)
@@ -211,6 +236,7 @@ static int top_data_compare_leases(const void *a, const void *b) {
     return strcmp(left->sample_id, right->sample_id);
 }
 
+/* Only as many as a screen could show are kept, of however many there were. */
 void top_data_end_leases(struct top_data *data) {
     if (data->oldest_count)
         qsort(data->oldest, data->oldest_count, sizeof *data->oldest, top_data_compare_leases);
@@ -241,6 +267,7 @@ double top_store_full(const struct top_store *store) {
     return store->limit_bytes ? (double)store->used_bytes / (double)store->limit_bytes : 0;
 }
 
+/* What the stores are ordered by, as one number. */
 static double top_data_value(const struct top_store *store, enum top_sort sort) {
     switch (sort) {
     case TOP_BY_FULL:
@@ -265,6 +292,9 @@ struct top_order {
     bool reverse;
 };
 
+/* Stores that are equal in it stand by name, so that they do not change places with every
+ * answer.
+ */
 static int top_data_compare(const void *a, const void *b, void *user) {
     const struct top_store *left = a, *right = b;
     const struct top_order *order = user;

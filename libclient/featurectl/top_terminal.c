@@ -34,6 +34,9 @@ static void top_terminal_arm(const struct termios *before) {
     ending_terminal(STDOUT_FILENO, before, restore);
 }
 
+/* The state of the terminal is taken before ncurses changes it. setupterm() is asked first,
+ * because initscr() ends the process when it does not know the terminal.
+ */
 bool top_terminal_begin(void) {
     struct termios before;
     int error;
@@ -58,6 +61,7 @@ bool top_terminal_is_utf8(void) {
     return strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 }
 
+/* Attributes and no colours: they are there on every terminal, and read well on any background. */
 static void top_terminal_put(void *user, size_t row, size_t column, enum top_look look,
                              const char *text) {
     static const attr_t attributes[] = {[TOP_PLAIN] = A_NORMAL,
@@ -82,6 +86,7 @@ void top_terminal_show(void) {
     refresh();
 }
 
+/* getch() also draws what refresh() has not yet drawn, and turns a new size into KEY_RESIZE. */
 int top_terminal_key(int wait_ms) {
     timeout(wait_ms);
     int key = getch();

@@ -37,6 +37,9 @@ static size_t top_view_cut(const char *text, size_t width) {
     return bytes;
 }
 
+/* The one place where something reaches the screen: outside of it nothing is drawn, and what is
+ * too long for the line is cut.
+ */
 static void top_view_put(const struct top_screen *screen, size_t row, size_t column,
                          enum top_look look, const char *text) {
     char cut[LINE_BYTES];
@@ -53,6 +56,7 @@ static void top_view_put(const struct top_screen *screen, size_t row, size_t col
 static void top_view_print(const struct top_screen *screen, size_t row, size_t column,
                            enum top_look look, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+/* The same with a format. */
 static void top_view_print(const struct top_screen *screen, size_t row, size_t column,
                            enum top_look look, const char *format, ...) {
     char line[LINE_BYTES];
@@ -70,21 +74,21 @@ struct top_line {
     enum top_look look;
 };
 
+/* Width in columns, as printf has it: a negative one is left-aligned. A blank stands behind each
+ * cell.
+ */
 static void top_cell(struct top_line *line, int width, const char *text) {
-    size_t room = (size_t)abs(width), bytes = top_view_cut(text, room);
-    size_t shown = fold_width(text);
+    size_t room = (size_t)abs(width), shown = fold_width(text);
     char cell[LINE_BYTES];
-    if (shown > room) {
+    if (shown > room)
         snprintf(cell, sizeof cell, "%.*s~", (int)top_view_cut(text, room - 1), text);
-        bytes = strlen(cell);
-    } else {
-        int pad = (int)(room - shown);
-        snprintf(cell, sizeof cell, "%*s%.*s", width > 0 ? pad : 0, "", (int)bytes, text);
-    }
+    else
+        snprintf(cell, sizeof cell, "%*s%s", width > 0 ? (int)(room - shown) : 0, "", text);
     top_view_put(line->screen, line->row, line->column, line->look, cell);
     line->column += room + 1;
 }
 
+/* Counts, bytes and rates are right-aligned: then their digits stand below each other. */
 static void top_cell_count(struct top_line *line, int width, uint64_t count) {
     char text[UNITS_ROOM];
     snprintf(text, sizeof text, "%llu", (unsigned long long)count);
@@ -107,6 +111,10 @@ static void top_cell_rate(struct top_line *line, int width, double per_s) {
     top_cell(line, width, top_view_rate(per_s, text));
 }
 
+/* A point above 0 has at least the lowest block, so that "hardly any" can be told from "none".
+ * Where the series is shorter than the width, it stands at the right: now is always in the same
+ * place.
+ */
 void top_sparkline(const struct top_series *series, double most, size_t width, bool utf8,
                    char *out) {
     static const char *const blocks[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
@@ -171,6 +179,7 @@ static void top_view_fill(const struct top_screen *screen, size_t row, enum top_
     top_view_put(screen, row, 0, look, line);
 }
 
+/* A store in which puts wait is drawn to be noticed: somebody's training run stands still. */
 static void top_view_store(const struct top_store *store, const struct top_view *view,
                            const struct top_screen *screen, size_t row, size_t history) {
     double full = top_store_full(store);
@@ -214,6 +223,7 @@ static size_t top_view_stores(const struct top_data *data, const struct top_view
     return row;
 }
 
+/* Where there is no room for a title and one line, peers are left out as a whole. */
 static size_t top_view_peers(const struct top_data *data, const struct top_view *view,
                              const struct top_screen *screen, size_t row, size_t end) {
     size_t history = screen->columns >= WIDE_COLUMNS ? HISTORY_WIDE : HISTORY_NARROW;
@@ -242,6 +252,9 @@ static size_t top_view_peers(const struct top_data *data, const struct top_view 
     return row + 1;
 }
 
+/* Holders are sentences, and may be cut by the edge of the screen; the columns before them say
+ * which sample it is.
+ */
 static void top_view_leases(const struct top_data *data, const struct top_screen *screen,
                             size_t row, size_t end) {
     if (row + 2 > end || (!data->oldest_count && !data->leases_denied))
@@ -261,6 +274,7 @@ static void top_view_leases(const struct top_data *data, const struct top_screen
     }
 }
 
+/* The last line. Each sort begins with the letter of its key; the present one stands out. */
 static void top_view_keys(const struct top_view *view, const struct top_screen *screen) {
     static const char *const sorts[TOP_SORTS] = {"Full", "Name",   "Used",   "Puts",
                                                  "Gets", "Leases", "Waiting"};
@@ -276,6 +290,9 @@ static void top_view_keys(const struct top_view *view, const struct top_screen *
                    view->reverse ? "eversed" : "everse", units_duration(view->every_ms, every));
 }
 
+/* Peers and leases get up to four lines each at the bottom while the stores would take them all;
+ * what the stores leave is theirs too.
+ */
 void top_view_draw(const struct top_data *data, const struct top_view *view,
                    const struct top_screen *screen) {
     if (screen->rows < 2)

@@ -26,6 +26,7 @@ static struct safetensors_content view_file_content(const struct feature_ref *re
     return content;
 }
 
+/* The data stay where they are; only the header is made here. */
 int view_file_write(const struct feature_view *view, struct output_file *file,
                     struct progress *progress, char *why, size_t why_bytes) {
     struct feature_tensor tensors[FEATURE_TENSORS_MAX];

@@ -20,13 +20,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "e2e/rounds.h"
 #include "support/checks.h"
 #include "support/world.h"
 
 #define MIB         1048576u
 #define DEADLINE_MS 60000u
-#define SAMPLES     24u
-#define VIEWS       6u
 #define CUTS        1000u
 
 /* ---- cutting ---- */
@@ -79,43 +78,6 @@ static void *cut_on(void *context) {
     return NULL;
 }
 
-static void id_of(uint32_t sample, uint64_t round, char out[64]) {
-    snprintf(out, 64, "s%u.%" PRIu64, sample, round);
-}
-
-/* Each sample is to be consumed twice (readers = 2), so that one consumption too many would be a
- * sample that the second read does not find, and one too few a sample that stays. Between the reads
- * some views are kept over many cuts. */
-static void read_round(struct world *world, uint64_t round, uint64_t *seed) {
-    struct payload payloads[SAMPLES];
-    struct feature_view *kept[VIEWS] = {NULL};
-    char id[64];
-    for (uint32_t i = 0; i < SAMPLES; i++) {
-        id_of(i, round, id);
-        /* Above the size of an inline put there is a reservation in it. */
-        payload_init(&payloads[i], id, round * SAMPLES + i, 100 + check_random(seed) % 200000);
-        CHECK_OK(payload_put(&payloads[i], world->producer, DEADLINE_MS, NULL));
-        if (i < VIEWS)
-            kept[i] = payload_view(&payloads[i], world->consumer, by_id(id));
-    }
-    for (uint32_t reader = 0; reader < 2; reader++)
-        for (uint32_t i = VIEWS; i < SAMPLES; i++) {
-            id_of(i, round, id);
-            payload_check_get(&payloads[i], world->consumer, by_id(id), FEATURE_RELEASE_CONSUMED);
-        }
-    for (uint32_t i = 0; i < SAMPLES; i++) {
-        if (i < VIEWS) {
-            CHECK_OK(feature_view_check(kept[i]));
-            CHECK(payload_difference(&payloads[i], kept[i]) == NULL, "%s",
-                  payload_difference(&payloads[i], kept[i]));
-            id_of(i, round, id);
-            CHECK_OK(feature_release(kept[i], FEATURE_RELEASE_CONSUMED));
-            payload_check_get(&payloads[i], world->consumer, by_id(id), FEATURE_RELEASE_CONSUMED);
-        }
-        payload_deinit(&payloads[i]);
-    }
-}
-
 static void a_thousand_cuts(struct world *world) {
     struct cutter cutter = {.socket_path = world->cluster.nodes[world->consumer_node].socket_path};
     pthread_t thread;
@@ -123,7 +85,7 @@ static void a_thousand_cuts(struct world *world) {
     cutter.seed = seed;
     CHECK(pthread_create(&thread, NULL, cut_on, &cutter) == 0, "no thread");
     while (!cutter.done)
-        read_round(world, round++, &seed);
+        round_run(world->producer, world->consumer, "s", round++, &seed);
     pthread_join(thread, NULL);
     world_settle(world);
     struct store_numbers rest = world_home(world);
@@ -131,7 +93,8 @@ static void a_thousand_cuts(struct world *world) {
           "%" PRIu64 " resident, %" PRIu64 " retired, %" PRIu64 " planned, %" PRIu64
           " leases, %" PRIu64 " reservations",
           rest.resident, rest.retired, rest.planned, rest.leases, rest.reservations);
-    CHECK(rest.puts == round * SAMPLES, "%" PRIu64 " puts of %" PRIu64, rest.puts, round * SAMPLES);
+    CHECK(rest.puts == round * ROUND_SAMPLES, "%" PRIu64 " puts of %" PRIu64, rest.puts,
+          round * ROUND_SAMPLES);
     printf("session_cut: %u cuts in %" PRIu64 " rounds\n", cutter.cuts, round);
 }
 

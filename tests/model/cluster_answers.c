@@ -94,6 +94,9 @@ static void on_get(struct world *w, struct asked *asked, const Fb__GetResult *re
 static void on_put(struct world *w, struct asked *asked, const Fb__PutResult *result) {
     struct contract *c = &w->contract;
     bool repeats_done = asked->repeats && asked->claim->state == CLAIM_DONE;
+    /* As when a generation is given a second time: the store does not take it. */
+    if (result->status == FB__STATUS__INTERNAL || result->status == FB__STATUS__INVALID)
+        contract_broken(c, "internal", "a put was answered: %s", result->error);
     if (result->status == FB__STATUS__OK) {
         contract_commit_done(c, asked->claim, result->generation);
         world_say(w, "  #%u put %" PRIx64 " is generation %" PRIx64, (unsigned)(asked - w->asked),
@@ -197,8 +200,17 @@ static void on_refused(struct world *w, struct asked *asked, const Fb__ClientRep
 }
 
 static void on_greeting(struct client *client, const Fb__ClientReply *reply) {
+    struct contract *c = &client->node->world->contract;
     if (reply->result_case == FB__CLIENT_REPLY__RESULT_STORE_OPENED)
         client->handle = reply->store_opened->handle;
+    if (reply->result_case != FB__CLIENT_REPLY__RESULT_HELLO)
+        return;
+    if (client->returns && !reply->hello->resumed)
+        contract_broken(c, "session lost", "a client of node %s came back, and has a new session",
+                        client->node->name);
+    client->session_id = reply->hello->session_id;
+    if (reply->hello->token.len == sizeof client->token)
+        memcpy(client->token, reply->hello->token.data, sizeof client->token);
 }
 
 static void on_reply(void *context, uint32_t request_id, const Fb__ClientReply *reply, int fd) {

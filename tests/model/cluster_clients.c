@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "model/cluster_clients.h"
 #include "proto/version.h"
@@ -50,26 +51,92 @@ void clients_send(struct client *client, uint32_t request_id, bool wants_reply,
         contract_broken(&node->world->contract, "breach", "a request was called a breach: %s", why);
 }
 
+static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
+
+static void say_hello(struct client *client, const Fb__Hello *hello) {
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
+    request.hello = (Fb__Hello *)hello;
+    clients_send(client, GREETING_BASE, true, &request, NULL, 0);
+}
+
+/* A client that does not know what has become of its commit holds the reservation. */
+static bool is_reserved_by(const struct client *client, const struct reserved *reserved) {
+    return reserved->client == client && reserved->serial == client->serial &&
+           (reserved->open || reserved->claim->state == CLAIM_UNKNOWN);
+}
+
+/* What it was granted and never heard of ends. */
+static void say_what_it_holds(struct client *client) {
+    static uint64_t leases[2 * LEASES_MAX], reservations[CLAIMS_MAX];
+    const struct world *w = client->node->world;
+    Fb__HeldStore store = FB__HELD_STORE__INIT, *stores[1] = {&store};
+    store.handle = client->handle;
+    store.leases = leases;
+    store.reservations = reservations;
+    for (unsigned i = 0; i < w->held_count; i++) {
+        const struct held *held = &w->held[i];
+        if (held->state != LEASE_HELD || held->client != client || held->serial != client->serial)
+            continue;
+        leases[store.n_leases++] = held->hi;
+        leases[store.n_leases++] = held->lo;
+    }
+    for (unsigned i = 0; i < w->reserved_count; i++)
+        if (is_reserved_by(client, &w->reserved[i]))
+            reservations[store.n_reservations++] = w->reserved[i].reservation;
+    Fb__Holds holds = FB__HOLDS__INIT;
+    holds.n_stores = 1;
+    holds.stores = stores;
+    holds.complete = true;
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
+    request.op_case = FB__CLIENT_REQUEST__OP_HOLDS;
+    request.holds = &holds;
+    clients_send(client, GREETING_BASE, false, &request, NULL, 0);
+}
+
+/* What local/session.c does with a connection whose Hello names a session. */
+static void come_back(struct client *client, Fb__Hello *hello) {
+    struct node *node = client->node;
+    hello->session_id = client->session_id;
+    hello->token = (ProtobufCBinaryData){sizeof client->token, client->token};
+    client->session = broker_session_claimed(node->broker, hello, &credentials);
+    if (!client->session) {
+        contract_broken(&node->world->contract, "session lost",
+                        "a client of node %s came back, and its session is not there", node->name);
+        return;
+    }
+    world_say(node->world, "%s: client %u comes back", node->name,
+              (unsigned)(client - node->clients));
+    broker_session_resume(client->session, &clients_ops, client);
+    say_hello(client, hello);
+    client->returns = false;
+    say_what_it_holds(client);
+}
+
 void client_connect(struct client *client) {
-    static const struct broker_credentials credentials = {.uid = 0, .gid = 0, .pid = 1};
     if (client->session)
         return;
+    Fb__Hello hello = FB__HELLO__INIT;
+    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
+    hello.client_id = client->client_id;
+    hello.lasts = client->node->keep != NULL;
+    if (client->returns) {
+        come_back(client, &hello);
+        return;
+    }
     client->session = broker_session_open(client->node->broker, &clients_ops, client, &credentials,
                                           (char[320]){0}, 320);
     cr_assert_not_null(client->session);
     client->serial++;
-    Fb__Hello hello = FB__HELLO__INIT;
-    hello.version_min = hello.version_max = VERSION_CLIENT.highest;
-    hello.client_id = client->client_id;
-    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
-    request.op_case = FB__CLIENT_REQUEST__OP_HELLO;
-    request.hello = &hello;
-    clients_send(client, GREETING_BASE, true, &request, NULL, 0);
+    say_hello(client, &hello);
+    /* In place of the descriptors by which a real broker watches the process. */
+    cr_assert_eq(broker_session_keep(client->session, STDIN_FILENO, STDIN_FILENO), 0);
     uint8_t nonce[AUTH_NONCE_BYTES] = {0};
     Fb__StoreOpen open = FB__STORE_OPEN__INIT;
     open.store = (char *)"run";
     open.write = true;
     open.client_nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
+    Fb__ClientRequest request = FB__CLIENT_REQUEST__INIT;
     request.op_case = FB__CLIENT_REQUEST__OP_STORE_OPEN;
     request.store_open = &open;
     clients_send(client, GREETING_BASE, true, &request, NULL, 0);
@@ -85,13 +152,19 @@ static void abandon(struct world *w, struct asked *asked) {
         clients_id_retired(w, asked, false);
 }
 
-/* Its leases end as returned. */
-static void forget_session(struct client *client) {
+/* What it has asked is not answered any more over this connection. */
+static void abandon_all(struct client *client) {
     struct world *w = client->node->world;
     for (unsigned i = 1; i < w->asked_count; i++)
         if (w->asked[i].client == client && w->asked[i].serial == client->serial &&
             !w->asked[i].answered)
             abandon(w, &w->asked[i]);
+}
+
+/* Its leases end as returned. */
+static void forget_session(struct client *client) {
+    struct world *w = client->node->world;
+    abandon_all(client);
     for (unsigned i = 0; i < w->reserved_count; i++)
         if (w->reserved[i].client == client && w->reserved[i].serial == client->serial)
             w->reserved[i].open = false;
@@ -107,14 +180,20 @@ static void forget_session(struct client *client) {
             contract_home_settles(&w->contract, held->claim);
     }
     client->session = NULL;
+    client->returns = false;
 }
 
+/* One whose broker was killed and has not come back is missed by the broker's watch on processes:
+ * its session ends all the same. */
 void client_leave(struct client *client) {
-    if (!client->session)
+    if (client->returns && client->node->broker && !client->node->dying)
+        client_connect(client);
+    if (!client->session && !client->returns)
         return;
     struct broker_session *session = client->session;
     forget_session(client);
-    broker_session_close(session, node_clock_ns(client->node));
+    if (session)
+        broker_session_close(session, node_clock_ns(client->node));
 }
 
 void clients_die(struct node *node) {
@@ -123,7 +202,14 @@ void clients_die(struct node *node) {
 }
 
 void clients_lose_broker(struct node *node) {
-    clients_die(node);
+    for (unsigned i = 0; i < CLIENTS_PER_NODE; i++) {
+        struct client *client = &node->clients[i];
+        if (!client->session)
+            continue;
+        abandon_all(client);
+        client->session = NULL; /* world_take_apart() closes it, unseen by the next broker */
+        client->returns = true;
+    }
 }
 
 /* ---- asking ---- */
@@ -423,6 +509,15 @@ static void do_leave(struct client *client, const struct step *step) {
     client_leave(client);
 }
 
+/* The one that it was put in, if it is the client's still; else one that cannot be. */
+static uint64_t reservation_of(const struct client *client, const struct claim *claim) {
+    const struct world *w = client->node->world;
+    for (unsigned i = 0; i < w->reserved_count; i++)
+        if (w->reserved[i].claim == claim && w->reserved[i].serial == client->serial)
+            return w->reserved[i].reservation;
+    return 1;
+}
+
 /* The connection breaks, and the client says its last operation again over a new one. */
 static void do_repeat(struct client *client, const struct step *step) {
     struct world *w = client->node->world;
@@ -454,7 +549,7 @@ static void do_repeat(struct client *client, const struct step *step) {
     if (first->kind == STEP_PUT)
         clients_send_put(client, asked, 0);
     else if (first->kind == STEP_COMMIT)
-        clients_send_commit(client, asked, 1);
+        clients_send_commit(client, asked, reservation_of(client, first->claim));
     else {
         retire_begins(w, asked);
         send_retire(client, asked, 50);
@@ -494,6 +589,7 @@ void client_step(struct world *w, const struct step *step) {
 
 void clients_consume(struct client *client, unsigned less) {
     struct world *w = client->node->world;
+    client_connect(client);
     for (unsigned i = 0; i < w->held_count; i++)
         if (w->held[i].state == LEASE_HELD && w->held[i].client == client && !(less && less--))
             release_held(client, &w->held[i], true, false);
@@ -502,8 +598,10 @@ void clients_consume(struct client *client, unsigned less) {
 void clients_let_go(struct node *node) {
     struct world *w = node->world;
     for (unsigned i = 0; i < w->held_count; i++)
-        if (w->held[i].state == LEASE_HELD && w->held[i].node == node->index)
+        if (w->held[i].state == LEASE_HELD && w->held[i].node == node->index) {
+            client_connect(w->held[i].client);
             release_held(w->held[i].client, &w->held[i], false, true);
+        }
 }
 
 unsigned clients_unanswered(const struct world *w, const struct asked **first) {

@@ -39,6 +39,7 @@ void world_kill(struct node *node, bool silent, uint64_t until_ns) {
     node->dying = true;
     node->away = true;
     node->killed = true;
+    node->clock_set_back = cluster_random(&node->world->random) % 3 == 0;
     clients_lose_broker(node);
     take_away(node, silent, until_ns);
     node->keep->keep.ops = listens;
@@ -52,6 +53,7 @@ void world_crash(struct node *node, bool silent, uint64_t until_ns) {
     node->dying = true;
     clients_die(node);
     take_away(node, silent, until_ns);
+    node->clock_set_back = false;
     if (node->keep)
         keep_fake_deinit(node->keep);
 }

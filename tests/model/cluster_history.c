@@ -9,7 +9,7 @@
 
 #define FAULTS_MORE 3u /* where they outlast leases */
 #define FORGETS     3u /* in one history of so many etcd forgets */
-#define KILLS       0u /* in one of so many brokers are killed with their memory */
+#define KILLS       3u /* in one of so many brokers are killed with their memory */
 
 /* ---- choosing ---- */
 

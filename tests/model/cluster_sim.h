@@ -98,7 +98,10 @@ struct client {
     uint64_t serial;                /* of the connection */
     uint64_t client_id, op_id;
     uint32_t handle;
-    unsigned last_asked; /* its last operation with an op_id; 0 = none */
+    uint64_t session_id;               /* with its token: by which it comes back ... */
+    uint8_t token[BROKER_TOKEN_BYTES]; /* ... to its session */
+    bool returns;                      /* its broker was killed: it has yet to come back */
+    unsigned last_asked;               /* its last operation with an op_id; 0 = none */
 };
 
 /* A request that a client made. */
@@ -143,7 +146,9 @@ struct node {
     struct config config;
     struct config_store store;
     uint64_t incarnation, clock_offset_ns;
-    struct broker *broker; /* NULL = crashed */
+    uint64_t began_unix_ms; /* what its wall clock said when its broker began, */
+    bool clock_set_back;    /* and says again now: it was set back while its broker was away */
+    struct broker *broker;  /* NULL = crashed */
     struct peers *peers;
     struct transport *transport;
     struct directory *directory;

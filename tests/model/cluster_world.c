@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ETCD_NS_MIN   (200 * US)
 #define ETCD_NS_MAX   (3 * MS)
@@ -187,7 +188,9 @@ static struct directory *make_directory(struct node *node) {
     for (unsigned i = 0; i < w->node_count; i++)
         if (i != node->index)
             others[count++] = (struct directory_peer){w->nodes[i].name, w->nodes[i].address, ""};
-    cr_assert_eq(directory_static_new(node->name, others, count, UNIX_MS + w->now_ns / MS,
+    if (!node->clock_set_back)
+        node->began_unix_ms = UNIX_MS + w->now_ns / MS;
+    cr_assert_eq(directory_static_new(node->name, others, count, node->began_unix_ms,
                                       &broker_directory_events, node->broker, &directory),
                  0);
     directory_static_keep(directory, broker_directory_kept(node->broker));
@@ -203,6 +206,16 @@ void world_apply_cuts(struct world *w) {
 
 static uint64_t clock_of(void *owner) {
     return node_clock_ns(owner);
+}
+
+/* In a real broker they are watched (local/lasting.c). */
+static void take_descriptors(const struct node *node) {
+    struct broker_credentials credentials;
+    int pidfd, lock_fd;
+    while (broker_session_recalled(node->broker, &credentials, &pidfd, &lock_fd)) {
+        close(pidfd);
+        close(lock_fd);
+    }
 }
 
 static void build(struct node *node) {
@@ -251,6 +264,7 @@ static void build(struct node *node) {
     node->directory = make_directory(node);
     broker_connect(node->broker, node->peers, node->transport, node->directory);
     cr_assert_eq(broker_open_stores(node->broker, why, sizeof why), 0, "%s", why);
+    take_descriptors(node);
     cr_assert_eq(peers_listen(node->peers, node->address, bound), 0);
     cr_assert_eq(node->directory->ops->start(node->directory), 0);
     node->paused = false;
@@ -265,7 +279,15 @@ static void on_transport_gone(void *owner) {
     node->transport = NULL;
 }
 
+/* Sessions that wait for their clients. */
+static void close_sessions(struct node *node) {
+    struct broker_session *session;
+    while ((session = TAILQ_FIRST(&node->broker->sessions)))
+        broker_session_close(session, node_clock_ns(node));
+}
+
 void world_take_apart(struct node *node) {
+    close_sessions(node);
     node->transport->ops->destroy(node->transport, on_transport_gone);
     cr_assert_null(node->transport, "a killed transport ends at once");
     peers_set_transport(node->peers, NULL);

@@ -27,8 +27,8 @@ class Guarded:
     """A broker that has secrets of every kind, and whose log has been told all of them."""
 
     def __init__(self, folder: Path) -> None:
-        self.secrets = {name: secrets.token_hex(24) for name in ("cluster", "store", "old", "url")}
-        for name in ("cluster", "store"):
+        self.secrets = {name: secrets.token_hex(24) for name in ("cluster", "store", "token", "old")}
+        for name in ("cluster", "store", "token"):
             path = folder / f"{name}.secret"
             path.write_text(self.secrets[name] + "\n")
             path.chmod(0o600)
@@ -37,11 +37,12 @@ class Guarded:
             f"# secret = {self.secrets['old']}\n"
             f"[peers]\nlisten = 127.0.0.1:{free_port()} ; once {self.secrets['old']}\n"
             f"cluster_secret_file = {folder}/cluster.secret\n"
+            f"[ops]\nhttp = 127.0.0.1:{free_port()}\nhttp_token_file = {folder}/token.secret\n"
         )
         self.folder = folder
         self.broker = Broker(folder, "guarded", config).start()
         with (folder / "guarded.log").open("a") as log:
-            for name in ("cluster", "store"):
+            for name in ("cluster", "store", "token"):
                 log.write(f"planted: the {name} secret is {self.secrets[name]}, alas\n")
 
 
@@ -88,6 +89,8 @@ def test_it_holds_what_is_needed_and_no_secret(guarded: Guarded, tmp_path: Path)
     stores = {json.loads(line)["store"] for line in parts["stores.json"].decode().splitlines()}
     assert "guarded" in stores
     assert json.loads(parts["status.json"])["node"] == "guarded"
+
+    assert b"featured_" in parts["metrics.txt"], parts["README.txt"]
 
     # The log is there, and what was planted in it is not.
     log = parts["log.txt"].decode()

@@ -18,6 +18,7 @@ from typing import Iterator
 import numpy as np
 import pytest
 
+import feature_broker as fb
 from brokers import (
     FEATURECTL,
     FEATURED,
@@ -217,6 +218,26 @@ def test_a_put_that_waits_and_is_refused_is_counted(watched: tuple[Broker, Broke
         assert told.of("featured_store_refused_total", store="small", cause="store_bytes") == before + 1
 
 
+def test_a_corrupt_read_is_counted_where_it_was_read(watched: tuple[Broker, Broker]) -> None:
+    a, b = watched
+    with a.connect() as producer, b.connect() as consumer:
+        store = producer.store("keep", framework="numpy")
+        away = consumer.store("keep", read_only=True, framework="numpy")
+        with store.reserve("spoiled", {"x": ("F64", (20_000,))}) as room:
+            late = memoryview(room.buffer("x"))
+            room["x"][:] = 1.0
+        late[:8] = b"spoiled!"  # after the commit: its checksum is made
+        with pytest.raises(fb.Corrupt):
+            away.get(room.ref)
+        del late
+        store.abort(room.ref)
+        wait_until(
+            lambda: scrape(b).of("featured_store_corrupt_reads_total", store="keep") >= 1,
+            "the reader's node counts it",
+        )
+        assert scrape(a).of("featured_store_corrupt_reads_total", store="keep") == 0
+
+
 def test_probes(watched: tuple[Broker, Broker]) -> None:
     a, _ = watched
     assert ask(a, "/healthz")[0] == 200
@@ -263,14 +284,29 @@ def test_the_token_is_wanted(folder: Path) -> None:
         broker.stop()
 
 
-def test_no_token_no_other_machine(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "taken"),
+    [
+        ("0.0.0.0:9464", False),
+        ("[::]:9464", False),
+        ("10.0.0.1:9464", False),
+        ("127.example.org:9464", False),
+        ("127.0.0.1:9464", True),
+        ("127.1.2.3:9464", True),
+        ("[::1]:9464", True),
+        ("localhost:9464", True),
+    ],
+)
+def test_no_token_no_other_machine(folder: Path, address: str, taken: bool) -> None:
     config = folder / "open.conf"
     config.write_text(
-        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = 0.0.0.0:0\n"
+        f"[node]\nname = open\n[local]\nsocket = {folder}/open.sock\n{STORES}[ops]\nhttp = {address}\n"
     )
-    ended = subprocess.run([FEATURED, "--config", config], capture_output=True, text=True, timeout=60)
-    assert ended.returncode != 0
-    assert "http_token_file" in ended.stderr
+    ended = subprocess.run(
+        [FEATURED, "--config", config, "--check-config"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode == 0) == taken, ended.stderr
+    assert taken or "http_token_file" in ended.stderr
 
 
 def test_hostile_connections_do_not_stop_the_answers(watched: tuple[Broker, Broker]) -> None:

@@ -143,7 +143,9 @@ void cluster_node_start(struct cluster *cluster, uint32_t index) {
     struct node *node = &cluster->nodes[index];
     char program[4096];
     cluster_program("featured", program);
-    process_spawn(&node->process, (const char *[]){program, "--config", node->config_path, NULL},
+    process_spawn(&node->process,
+                  (const char *[]){program, "--config", node->config_path,
+                                   cluster->supervised ? "--supervise" : NULL, NULL},
                   node->log_path);
     uint64_t end_ms = check_now_ms() + READY_MS;
     struct feature *feature = NULL;
@@ -173,7 +175,8 @@ static uint32_t settled_fd_count(struct node *node) {
 }
 
 void cluster_start(struct cluster *cluster, const struct cluster_options *options) {
-    *cluster = (struct cluster){.count = options->nodes, .own_fds = check_fd_count(0)};
+    *cluster = (struct cluster){
+        .count = options->nodes, .supervised = options->supervised, .own_fds = check_fd_count(0)};
     CHECK(cluster->count >= 1 && cluster->count <= CLUSTER_NODES_MAX, "%u nodes", cluster->count);
     snprintf(cluster->directory, sizeof cluster->directory, "/tmp/featured-test-XXXXXX");
     CHECK(mkdtemp(cluster->directory) != NULL, "%s", strerror(errno));

@@ -47,11 +47,13 @@ struct cluster_options {
     uint32_t lease_ttl_ms; /* 0 = long */
     bool etcd_late;        /* etcd is down when the brokers start; implies unconnected */
     bool proxied; /* one member: each node reaches etcd, and is reached by its peers, by proxies */
+    bool supervised; /* each broker is the child of a `featured --supervise`, the node's process */
     bool data_apart; /* etcd: each node's bytes are read through a proxy of their own */
 };
 struct cluster {
     char directory[64];
     uint32_t count;
+    bool supervised;
     uint32_t own_fds; /* of the test before it started anything */
     struct node nodes[CLUSTER_NODES_MAX];
     struct etcd_server etcd; /* count 0 = none */

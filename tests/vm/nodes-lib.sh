@@ -168,7 +168,7 @@ check() {
 keep_state() { # NAME
   cp $dir/log "/results/$1.log"
   {
-    ctl nodes
+    ctl nodes --wide
     rdma link
     rdma resource show qp
     tc -s qdisc show

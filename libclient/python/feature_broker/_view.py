@@ -126,9 +126,10 @@ class View(OfThisProcess, Mapping[str, Any]):
         return len(self._places)
 
     def check(self) -> None:
-        """Raises when the lease is gone: Lost when the broker is (the bytes stay as they are),
-        Unavailable when the connection ended though the broker lives (get the sample again).
-        May block for a second."""
+        """Raises when the lease is gone: Lost when its broker has come back without its memory, or
+        this client was closed (the bytes stay as they are); Unavailable when the broker lives and
+        has ended the session (get the sample again). A lost connection, or a broker that is away,
+        is no reason: the lease holds. May block for a second."""
         status = lib.feature_view_check(self._held().raw.view)
         if status:
             raise failure(status, self.ref)
