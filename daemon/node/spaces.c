@@ -315,10 +315,8 @@ int space_create(struct broker *broker, const struct config_store *config, const
                  struct space **out, char *why, size_t why_bytes) {
     uint32_t record_index = 0;
     const struct kept_store *record = space_kept_find(broker, config->name, &record_index);
-    struct space *space = spaces_unused_slot(broker);
-    if (record)
-        space = &broker->spaces[record->slot];
-    if (!space) {
+    struct space *space = record ? &broker->spaces[record->slot] : spaces_unused_slot(broker);
+    if (!record && !space) {
         snprintf(why, why_bytes,
                  "store %s: this node has max_stores = %u stores already; drop one or raise it",
                  config->name, broker->config->max_stores);
