@@ -36,6 +36,7 @@ static struct kept_table *sessions_attachments(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_ATTACHMENTS);
 }
 
+/* "p.17", "l.17": short, because all names together are one variable of the environment. */
 static void sessions_key(char key[KEEP_NAME_BYTES_MAX + 1], char kind, uint32_t record) {
     snprintf(key, KEEP_NAME_BYTES_MAX + 1, "%c.%u", kind, record);
 }
@@ -50,6 +51,7 @@ static void sessions_drop_keys(const struct broker *broker, uint32_t record) {
     keep_drop(broker->options.keep, key);
 }
 
+/* Both or none: with one of the two the next broker could not tell whether the client lives. */
 static int sessions_put_keys(const struct broker *broker, uint32_t record, int pidfd, int lock_fd) {
     char key[KEEP_NAME_BYTES_MAX + 1];
     sessions_key(key, 'l', record);
@@ -74,6 +76,8 @@ static void sessions_fill(const struct broker_session *session, struct kept_sess
     memcpy(record->client_name, session->client_name, sizeof record->client_name);
 }
 
+/* A client may have opened stores before its pidfd came, where it has to send one; these are
+ * recorded now. On a failure the session is closed by the caller, which undoes all of it. */
 int broker_session_keep(struct broker_session *session, int pidfd, int lock_fd) {
     const struct broker *broker = session->broker;
     uint32_t index;
@@ -96,6 +100,8 @@ int broker_session_keep(struct broker_session *session, int pidfd, int lock_fd) 
     return 0;
 }
 
+/* The holder is open in the store already: should the broker be killed before the commit, nobody
+ * adopts it, and it is closed. */
 bool session_keep_attachment(struct broker_session *session, uint32_t i) {
     struct attachment *attachment = &session->attachments[i];
     struct kept_table *table = sessions_attachments(session->broker);
@@ -116,6 +122,7 @@ bool session_keep_attachment(struct broker_session *session, uint32_t i) {
     return true;
 }
 
+/* Before its holder is closed, which may take several turns. */
 void session_forget_attachment(const struct broker_session *session,
                                struct attachment *attachment) {
     if (attachment->kept)
@@ -123,6 +130,8 @@ void session_forget_attachment(const struct broker_session *session,
     attachment->kept = 0;
 }
 
+/* The record goes first: descriptors without a record are dropped at the next start, but a record
+ * without descriptors would be a session that nobody can watch. */
 void session_forget(struct broker_session *session) {
     if (!session->kept)
         return;
@@ -253,6 +262,8 @@ static void sessions_drop_strays(struct broker *broker) {
     }
 }
 
+/* A table from the number of a record to the session that was made of it, for as long as this
+ * lasts. */
 int sessions_recall(struct broker *broker) {
     uint32_t capacity = kept_table_capacity(sessions_table(broker)), cursor = 0, index;
     struct broker_session **sessions = calloc(capacity, sizeof *sessions);
