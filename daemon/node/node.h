@@ -2,6 +2,9 @@
  *
  * What one node is: its stores (spaces), its sessions, and what each is charged for. Everything
  * above node/ works on struct broker; the parts of it that belong to other folders are pointers.
+ *
+ * Circle: spaces.c, spaces_kept.c: a store that is made is written down, and what an earlier broker
+ * has written down is made a store again.
  */
 #ifndef FEATURED_NODE_NODE_H
 #define FEATURED_NODE_NODE_H
