@@ -176,8 +176,10 @@ class Store(OfThisProcess):
         handle = self._open()
         try:
             items = [(key, tensors) for key, tensors in samples]
-            whole = isinstance(metadata, (bytes, bytearray, memoryview))
-            metas = [metadata] * len(items) if whole else list(metadata)
+            if isinstance(metadata, (bytes, bytearray, memoryview)):
+                metas = [bytes(metadata)] * len(items)
+            else:
+                metas = list(metadata)
         except (TypeError, ValueError) as error:
             raise Invalid(
                 f"put_many: give pairs of sample id and tensors, as [('s1', {{'h': h}})]: {error}"
