@@ -48,15 +48,18 @@ struct space *space_find(struct broker *broker, const char *name) {
     return NULL;
 }
 
+/* Slots up to this one count from now on, used or not. */
+static struct space *spaces_slot(struct broker *broker, uint32_t slot) {
+    for (; broker->space_end <= slot; broker->space_end++)
+        broker->spaces[broker->space_end].index = broker->space_end;
+    return &broker->spaces[slot];
+}
+
 /* Slots are found by going through them: there are 256 at most, and stores are made rarely. Dropped
  * stores count as used until they are freed, for their memory is still there. */
 static struct space *spaces_unused_slot(struct broker *broker) {
     uint32_t used = 0;
     struct space *slot = NULL;
-    while (broker->space_end < SPACES_MAX && space_kept_in_slot(broker, broker->space_end)) {
-        broker->spaces[broker->space_end].index = broker->space_end;
-        broker->space_end++;
-    }
     for (uint32_t i = 0; i < broker->space_end; i++) {
         if (broker->spaces[i].used)
             used++;
@@ -65,11 +68,10 @@ static struct space *spaces_unused_slot(struct broker *broker) {
     }
     if (used >= broker->config->max_stores)
         return NULL;
-    if (!slot && broker->space_end < SPACES_MAX) {
-        slot = &broker->spaces[broker->space_end];
-        slot->index = broker->space_end++;
-    }
-    return slot;
+    uint32_t next = broker->space_end;
+    while (!slot && next < SPACES_MAX && space_kept_in_slot(broker, next))
+        next++;
+    return slot || next == SPACES_MAX ? slot : spaces_slot(broker, next);
 }
 
 /* An arena is mapped in whole pages. */
@@ -315,8 +317,8 @@ int space_create(struct broker *broker, const struct config_store *config, const
                  struct space **out, char *why, size_t why_bytes) {
     uint32_t record_index = 0;
     const struct kept_store *record = space_kept_find(broker, config->name, &record_index);
-    struct space *space = record ? &broker->spaces[record->slot] : spaces_unused_slot(broker);
-    if (!record && !space) {
+    struct space *space = record ? spaces_slot(broker, record->slot) : spaces_unused_slot(broker);
+    if (!space) {
         snprintf(why, why_bytes,
                  "store %s: this node has max_stores = %u stores already; drop one or raise it",
                  config->name, broker->config->max_stores);

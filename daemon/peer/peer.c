@@ -66,8 +66,7 @@ static void peer_fail_some(struct peer *peer, uint32_t budget) {
     }
 }
 
-/* `pending` is for the next connection from here on; those that are owed an end move to `failed`.
- */
+/* `pending` is for the next connection now; those that are owed an end move to `failed`. */
 static void peer_fail_pending(struct peer *peer, const char *why, uint32_t budget) {
     snprintf(peer->failed_why, sizeof peer->failed_why, "%s", why);
     TAILQ_CONCAT(&peer->failed, &peer->pending, link);
@@ -101,13 +100,13 @@ static void peer_back_off(struct peer *peer, uint64_t now_ns) {
 /* A dial counts as something heard: the silence that peer_tick() measures begins now. */
 static void peer_dial(struct peer *peer, uint64_t now_ns) {
     peer->end.heard_ns = now_ns;
-    if (!*peer->address) { /* known by name alone, since a restart: peers_add() will say where */
-        peer_back_off(peer, now_ns);
-        return;
-    }
     peer->state = PEER_CONNECTING;
-    int result = peer_transport_of(peer)->ops->connect(
-        peer_transport_of(peer), peer->address, peer->data_address, &peer->end, &peer->end.conn);
+    /* Known by name alone, since a restart: peers_add() will say where it is. */
+    int result = !*peer->address
+                     ? -EDESTADDRREQ
+                     : peer_transport_of(peer)->ops->connect(peer_transport_of(peer), peer->address,
+                                                             peer->data_address, &peer->end,
+                                                             &peer->end.conn);
     if (result < 0) {
         snprintf(peer->last_failure, sizeof peer->last_failure, "cannot connect to %s: %s",
                  peer->address, strerror(-result));
@@ -149,7 +148,6 @@ static void peer_note_data_failure(struct peer *peer) {
                     "node %s: its data address %s is reached", peer->node, peer->data_address);
 }
 
-/* In the order in which they were asked for. */
 static void peer_send_unsent(struct peer *peer) {
     struct peer_pending *pending;
     TAILQ_FOREACH (pending, &peer->pending, link)
@@ -565,8 +563,7 @@ uint64_t peer_incarnation(const struct peer *peer) {
     return peer->incarnation;
 }
 
-/* The data address is shown even where it is the same as the address for messages, so that a reader
- * of featurectl need not know the rule. */
+/* The data address is shown even where it is that of messages: nobody need know the rule. */
 void peer_query(const struct peer *peer, struct peer_info *out) {
     static const char *const states[] = {"idle", "connecting", "up", "back-off"};
     *out = (struct peer_info){

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import feature_broker as fb
+from brokers import Broker
 from feature_broker import _sources
 
 torch = pytest.importorskip("torch")
@@ -273,3 +274,51 @@ def test_a_mapping_that_is_no_dict(store: fb.Store, sample_id: str) -> None:
 def test_readers_are_found_by_type() -> None:
     assert _sources.describe({"x": np.float32(3)})[1][0].shape == ()
     assert _sources.describe({"x": np.zeros(2).view(np.matrix)})[1][0].shape == (1, 2)
+
+
+def test_metadata_are_bytes_whatever_holds_them(store: fb.Store, sample_id: str) -> None:
+    numbers = array.array("i", [1, 2, 3])
+    for given in (numbers.tobytes(), bytearray(numbers), memoryview(numbers)):
+        assert store.put(sample_id, {"x": b"x"}, metadata=given).metadata == numbers.tobytes()
+        with store.reserve(sample_id, {"x": ("U8", (1,))}, metadata=given) as room:
+            room["x"][:] = 0
+        assert room.ref.metadata == numbers.tobytes()
+        pairs = [(sample_id, {"x": b"x"}), (sample_id + "-2", {"x": b"x"})]
+        for ref in store.put_many(pairs, metadata=given):
+            assert ref.metadata == numbers.tobytes()
+    store.abort([sample_id, sample_id + "-2"])
+
+
+def test_what_a_user_may_get_wrong_is_told(
+    broker: Broker, client: fb.Client, store: fb.Store, sample_id: str
+) -> None:
+    ref = store.put(sample_id, {"x": b"x"})
+    wrong: list[Any] = [
+        lambda: store.get_many(sample_id),
+        lambda: store.get_many(ref),  # type: ignore[arg-type]
+        lambda: store.get_many(None),  # type: ignore[arg-type]
+        lambda: store.get_many([ref], window=2.5),  # type: ignore[arg-type]
+        lambda: store.get_many([ref], window="2"),  # type: ignore[arg-type]
+        lambda: store.put_many({sample_id: {"x": b"x"}}),  # type: ignore[arg-type]
+        lambda: store.put_many([(sample_id, {"x": b"x"}, b"")]),  # type: ignore[list-item]
+        lambda: store.put_many(None),  # type: ignore[arg-type]
+        lambda: store.reserve(sample_id, {"x": ("F32", (1.5,))}),  # type: ignore[arg-type]
+        lambda: fb.Tensor("U8", "12", b"ab"),  # type: ignore[arg-type]
+        lambda: store.get(ref, framework=5),  # type: ignore[call-overload]
+        lambda: fb.connect(broker.socket_path, log=5),  # type: ignore[arg-type]
+        lambda: fb.set_receive_pool("5"),  # type: ignore[arg-type]
+        lambda: client.create_store("x", max_resident_bytes=1 << 20, secret=b"short"),
+        lambda: client.create_store("x", max_resident_bytes=1 << 20, secret=b""),
+        lambda: client.create_store("x", max_resident_bytes=1 << 20, secret=bytes(4097)),
+    ]
+    for call in wrong:
+        with pytest.raises(fb.Invalid):
+            call()
+    fb.connect(broker.socket_path.encode()).close()  # type: ignore[arg-type]
+    store.ack(ref)
+
+
+def test_a_nested_tensor_is_refused(store: fb.Store, sample_id: str) -> None:
+    make = getattr(torch, "nested_tensor", None) or torch.nested.nested_tensor
+    with pytest.raises(fb.Invalid, match="nested"):
+        store.put(sample_id, {"x": make([torch.ones(2), torch.ones(3)])})

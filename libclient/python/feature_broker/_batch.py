@@ -89,7 +89,7 @@ class Batch:
             keep.append(strings)
             sample.sample_id, sample.names, sample.numbers, sample.metadata = strings
             sample.count = len(sources)
-            sample.metadata_bytes = len(metadata)
+            sample.metadata_bytes = len(strings[3])
             if any(source.stream is not None for source in sources):
                 from ._cuda import find_stream
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,6 +32,7 @@ _CHECKSUMS = {
     "always": int(lib.FEATURE_CHECKSUM_ALWAYS),
     "never": int(lib.FEATURE_CHECKSUM_NEVER),
 }
+SECRET_BYTES_MIN, SECRET_BYTES_MAX = 16, 4096  # as of secret files
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 
 
@@ -82,10 +84,14 @@ def connect(
     keep: list[Any] = []
     for field, value in (("socket_path", socket_path), ("client_name", client_name)):
         if value is not None:
+            if isinstance(value, (bytes, os.PathLike)):
+                value = os.fsdecode(value)
             keep.append(ffi.new("char[]", c_string(str(value), field)))
             setattr(options, field, keep[-1])
     handle = ffi.NULL
     if log is not None:
+        if not callable(log):
+            raise Invalid(f"log is {log!r}: give a function of a level and a sentence")
         handle = ffi.new_handle(log)
         options.log = lib.python_log
         options.log_context = handle
@@ -163,6 +169,11 @@ class Client(OfThisProcess):
             raise Invalid(f"create_store {name}: {error}") from None
         options.max_hold_ms = milliseconds(max_hold_s, "max_hold_s") if max_hold_s else 0
         keep = _give_secret(options, secret)
+        if keep is not None and not SECRET_BYTES_MIN <= len(keep) <= SECRET_BYTES_MAX:
+            raise Invalid(
+                f"create_store {name}: a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, not "
+                f"{len(keep)}"
+            )
         status = lib.feature_store_create(handle.raw, c_string(name, "store name"), options)
         del keep
         if status:
@@ -278,7 +289,7 @@ def _give_secret(options: Any, secret: bytes | None) -> Any:
     except TypeError:
         raise Invalid(f"a secret is bytes, not {type(secret).__name__}") from None
     options.secret = pointer
-    options.secret_bytes = len(secret)
+    options.secret_bytes = len(pointer)
     return pointer
 
 

@@ -36,6 +36,6 @@ def set_receive_pool(limit_bytes: int) -> None:
         Give as much as the tensors of the samples that are in use at a time. Raises Invalid for a
         negative number.
     """
-    if not 0 <= limit_bytes < 1 << 63:
+    if not isinstance(limit_bytes, int) or not 0 <= limit_bytes < 1 << 63:
         raise Invalid(f"set_receive_pool: {limit_bytes} is no number of bytes")
     lib.receive_pool_set_limit(_pool, limit_bytes)

@@ -152,6 +152,8 @@ def find(framework: str) -> Framework:
         framework = "torch" if sys.modules.get("torch") is not None else "numpy"
         if framework == "numpy" and "numpy" not in _made and numpy_types() is None:
             return _RAW
+    if not isinstance(framework, str):
+        raise Invalid(f'framework {framework!r}: give "auto", "numpy", "torch" or "raw"')
     found = _made.get(framework)
     if found is None:
         if framework.startswith("torch:"):

@@ -72,6 +72,8 @@ def of_torch(tensor: Any) -> Source:
     dtype = types.codes.get(tensor.dtype)
     if dtype is None:
         raise Invalid(f"a torch tensor of dtype {tensor.dtype} has no dtype here")
+    if getattr(tensor, "is_nested", False):
+        raise Invalid("a nested torch tensor cannot be put: call to_padded_tensor()")
     if tensor.requires_grad:
         tensor = tensor.detach()
     shape = tuple(tensor.shape)
@@ -103,6 +105,9 @@ def of_raw(tensor: Tensor) -> Source:
 def of_buffer(value: Any) -> Source:
     """Anything with the buffer protocol: bytes are U8, array.array has its own type."""
     view = memoryview(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and not view.c_contiguous:  # which copies in one step
+        return of_numpy(numpy.asarray(view))
     dtype = BY_FORMAT.get(view.format.lstrip("@=<"))
     if dtype is None or view.itemsize * 8 != dtype.bits:
         raise Invalid(f"a buffer of format {view.format!r} has no dtype here")

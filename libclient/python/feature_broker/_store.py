@@ -30,6 +30,15 @@ SMALL_BYTES = 64 << 10
 _NOT_FOUND = (int(lib.FEATURE_E_NOT_FOUND), int(lib.FEATURE_E_LOST))
 
 
+def _check_many(keys: Any, window: Any) -> Iterator[Key]:
+    """The keys of get_many(), one by one. One key is no list of keys, and a str is one key."""
+    if isinstance(keys, (str, bytes, Ref)) or not isinstance(keys, Iterable):
+        raise Invalid(f"get_many: {keys!r} is no list of keys: give [key, ...], or call get()")
+    if not isinstance(window, int) or window < 1:
+        raise Invalid(f"window is {window!r}: give a number; at least one sample must be under way")
+    return iter(keys)
+
+
 class Store(OfThisProcess):
     """An open store, from :meth:`Client.store`. Many threads may use one at once.
 
@@ -79,7 +88,8 @@ class Store(OfThisProcess):
     ) -> Ref:
         """Copies tensors into the store and makes them visible, all at one moment.
 
-        sample_id: 1 to 128 bytes of UTF-8. A second put of an id supersedes the first: no get of
+        sample_id: 1 to 128 bytes of UTF-8, without control characters; one that begins with
+            ``feature://`` can be got by its ref only. A second put of an id supersedes the first: no get of
             the older generation succeeds any more, on any node.
         tensors: 1 to 64 names with numpy arrays, torch tensors, :class:`Tensor`, objects with
             DLPack, or buffers (bytes are U8); of any shape up to 8 dimensions, dense or not.
@@ -98,14 +108,15 @@ class Store(OfThisProcess):
             if source.fill is not None or source.stream is not None:
                 return self._put_filling(sample_id, tensors, sources, metadata, timeout_s)
         ref, out = Ref._later()
+        about = c_metadata(metadata)
         status = lib.binding_put(
             handle.raw,
             c_string(sample_id, "sample id"),
             names,
             to_numbers(sources),
             len(sources),
-            c_metadata(metadata),
-            len(metadata),
+            about,
+            len(about),
             milliseconds(timeout_s, "timeout_s"),
             out,
         )
@@ -163,8 +174,16 @@ class Store(OfThisProcess):
         `results` have the refs of the others.
         """
         handle = self._open()
-        items = list(samples)
-        metas = [metadata] * len(items) if isinstance(metadata, bytes) else list(metadata)
+        try:
+            items = [(key, tensors) for key, tensors in samples]
+            if isinstance(metadata, (bytes, bytearray, memoryview)):
+                metas = [bytes(metadata)] * len(items)
+            else:
+                metas = list(metadata)
+        except (TypeError, ValueError) as error:
+            raise Invalid(
+                f"put_many: give pairs of sample id and tensors, as [('s1', {{'h': h}})]: {error}"
+            ) from None
         if len(metas) != len(items):
             raise Invalid(f"put_many: {len(items)} samples with {len(metas)} metadata")
         deadline_ms = milliseconds(timeout_s, "timeout_s")
@@ -230,14 +249,15 @@ class Store(OfThisProcess):
         handle = self._open()
         made_by = _sinks.find(framework)
         out = ffi.new("struct feature_reservation **")
+        about = c_metadata(metadata)
         status = lib.binding_reserve(
             handle.raw,
             c_string(sample_id, "sample id"),
             join_names(sources),
             to_numbers(list(sources.values())),
             len(sources),
-            c_metadata(metadata),
-            len(metadata),
+            about,
+            len(about),
             milliseconds(timeout_s, "timeout_s"),
             out,
         )
@@ -366,8 +386,7 @@ class Store(OfThisProcess):
         """
         made_by = _sinks.find(framework or self._framework)
         handle = self._open()
-        if window < 1:
-            raise Invalid(f"window is {window}: at least one sample must be under way")
+        keys = _check_many(keys, window)
         wait_ms = milliseconds(wait_s, "wait_s")
         timeout_ms = milliseconds(timeout_s, "timeout_s") or 1
 
@@ -424,8 +443,7 @@ class Store(OfThisProcess):
         """:meth:`get_many` for asyncio: ``async for ref, tensors in store.aget_many(keys): ...``"""
         made_by = _sinks.find(framework or self._framework)
         handle = self._open()
-        if window < 1:
-            raise Invalid(f"window is {window}: at least one sample must be under way")
+        keys = _check_many(keys, window)
         wait_ms = milliseconds(wait_s, "wait_s")
         timeout_ms = milliseconds(timeout_s, "timeout_s") or 1
         queue = LoopQueue.of(handle.client, asyncio.get_running_loop())

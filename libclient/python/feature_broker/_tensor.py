@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any
 
@@ -15,7 +16,7 @@ from ._feature import ffi
 def to_shape(shape: Any) -> tuple[int, ...]:
     """A shape as a tuple of int. Raises Invalid for negative lengths and those beyond 64 bits."""
     try:
-        lengths = tuple(int(length) for length in shape)
+        lengths = tuple(operator.index(length) for length in shape)
     except TypeError:
         raise Invalid(f"{shape!r} is no shape: give a tuple of lengths") from None
     if any(not 0 <= length < 1 << 63 for length in lengths):
