@@ -14,6 +14,7 @@
 
 #define PLACES_MIN 64u
 
+/* The middle bits of the product: each depends on many bits of the token. */
 static size_t held_home(const struct fc_held *held, uint64_t lo) {
     return (size_t)(lo * 0x9e3779b97f4a7c15ull >> 20) & (held->place_count - 1);
 }
@@ -32,6 +33,7 @@ static void held_put(struct fc_held *held, const struct fc_holding *holding) {
     held->places[at] = *holding;
 }
 
+/* Entries are put anew, since the home of each depends on the size of the table. */
 static bool held_grow(struct fc_held *held, size_t place_count) {
     struct fc_held grown = {.place_count = place_count, .promised = held->promised};
     grown.places = calloc(place_count, sizeof *grown.places);

@@ -3,8 +3,8 @@
  * What one node is: its stores (spaces), its sessions, and what each is charged for. Everything
  * above node/ works on struct broker; the parts of it that belong to other folders are pointers.
  *
- * - Circle: sessions.c, sessions_kept.c: a session that changes has its record changed, and a record
- *   that is recalled becomes a session.
+ * - Circle: sessions.c, sessions_kept.c: a session that changes has its record changed, and a
+ * record that is recalled becomes a session.
  * - Circle: spaces.c, spaces_kept.c: a store that is made has its record written, and a record that
  *   is recalled becomes a store.
  */
