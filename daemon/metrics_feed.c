@@ -57,6 +57,8 @@ struct metrics_feed {
 
 /* ---- the loop's side ---- */
 
+/* The state, as of this moment: the other thread may change it right after. That is harmless to
+ * both who ask: only the loop's own thread answers and stops. */
 static bool feed_is(struct metrics_feed *feed, enum feed_state state) {
     pthread_mutex_lock(&feed->lock);
     bool is = feed->state == state;
@@ -147,6 +149,7 @@ static const struct metric feed_process_rows[] = {
      .bytes = sizeof(uint64_t)},
 };
 
+/* What cannot be read is told as 0: a number of the kernel is no reason to tell nothing. */
 static void feed_add_process(struct metrics *metrics) {
     struct feed_process process = {0};
     struct rusage usage;
@@ -194,6 +197,7 @@ static void feed_on_healthy(void *context, struct http_answer *out) {
         feed_say_hangs(feed, out);
 }
 
+/* The sentence is the one of featurectl status. */
 static void feed_on_ready(void *context, struct http_answer *out) {
     struct metrics_feed *feed = context;
     if (!feed_ask(feed, false))

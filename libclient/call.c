@@ -166,15 +166,16 @@ bool fc_call_is_over(const struct fc_call *call) {
            (call->deadline_ns != FC_NEVER_NS && !fc_left_ns(call->deadline_ns));
 }
 
-/* Sleeps until its reply is there, the link has broken, the role is offered, or the deadline. */
-static void call_wait_as_follower(struct fc_call *call) {
+/* Sleeps until its reply is there, the link has broken, the role is offered, or the time is over.
+ */
+static void call_wait_as_follower(struct fc_call *call, uint64_t until_ns) {
     struct fc_link *link = call->link;
     call->waiting = true;
     link->sleepers++;
-    if (call->deadline_ns == FC_NEVER_NS) {
+    if (until_ns == FC_NEVER_NS) {
         pthread_cond_wait(&call->wake, &link->hub->lock);
     } else {
-        struct timespec deadline = fc_timespec(call->deadline_ns);
+        struct timespec deadline = fc_timespec(until_ns);
         pthread_cond_clockwait(&call->wake, &link->hub->lock, CLOCK_MONOTONIC, &deadline);
     }
     call->waiting = false;
@@ -214,10 +215,15 @@ bool fc_call_wait(struct fc_call *call) {
             continue;
         if (call->deadline_ns != FC_NEVER_NS && !fc_left_ns(call->deadline_ns))
             return false;
+        uint64_t until_ns = call->deadline_ns;
+        if (call->sliced)
+            until_ns = fc_soonest_ns(until_ns, fc_after_ns(fc_now_ns(), FC_SLICE_NS));
         if (call->link->receiving)
-            call_wait_as_follower(call);
+            call_wait_as_follower(call, until_ns);
         else
-            (void)fc_receive_one(call->link, call->deadline_ns, &call->receive_error);
+            (void)fc_receive_one(call->link, until_ns, &call->receive_error);
+        if (call->sliced && !call->notices && !call->done)
+            return false;
     }
 }
 

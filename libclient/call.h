@@ -13,6 +13,9 @@
 
 struct fc_notice;
 
+/* A little more than what a thread sleeps in recvmsg() at a time (socket.c), so that it does so. */
+#define FC_SLICE_NS 600000000ull
+
 /* Called without the lock. False: no more notices are wanted. */
 typedef bool (*fc_notice_fn)(void *context, const Fb__ClientNotice *notice);
 
@@ -33,6 +36,9 @@ struct fc_call {
     /* How the owner hears that there is something to do: its answer or a notice has come, or the
      * link broke. NULL: it sleeps in fc_call_wait(). Only makes a note of it. */
     void (*woken)(struct fc_call *call);
+    /* fc_call_wait() comes back after each sleep, and sleeps for FC_SLICE_NS at most: its owner may
+     * be interrupted. */
+    bool sliced;
 
     /* Set by fc_call_end(), all the owner's: */
     Fb__ClientReply *reply;
@@ -61,8 +67,8 @@ struct fc_call {
 int fc_call_begin(struct fc_call *call, struct fc_link *link);
 /* True once there is no use in waiting: it was answered, the link broke, or the deadline passed. */
 bool fc_call_is_over(const struct fc_call *call);
-/* Sleeps until it is over, and shows its notices meanwhile; receives for all calls if nobody else
- * does. True: its function has asked for no more notices. */
+/* Sleeps until it is over (sliced: or for a while), and shows its notices meanwhile; receives for
+ * all calls if nobody else does. True: its function has asked for no more notices. */
 bool fc_call_wait(struct fc_call *call);
 /* Shows the notices that have come, in this thread; the lock is released meanwhile. False: no more
  * are wanted. */

@@ -29,6 +29,10 @@ static inline uint64_t fc_after_ns(uint64_t now_ns, uint64_t span_ns) {
     return now_ns > FC_NEVER_NS - span_ns ? FC_NEVER_NS : now_ns + span_ns;
 }
 
+static inline uint64_t fc_soonest_ns(uint64_t a_ns, uint64_t b_ns) {
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
 static inline uint64_t fc_left_ns(uint64_t deadline_ns) {
     uint64_t now_ns = fc_now_ns();
     return deadline_ns > now_ns ? deadline_ns - now_ns : 0;

@@ -478,6 +478,8 @@ int fc_connection_new(const struct feature_options *options, struct feature **ou
     feature->unforked = connection_map_unforked();
     feature->log = options->log;
     feature->log_context = options->log_context;
+    feature->interrupted = options->interrupted;
+    feature->interrupted_context = options->interrupted_context;
     randombytes_buf(&feature->client_id, sizeof feature->client_id);
     /* 31 random bits above 32 zero ones, and never 0, as op_id 0 is not remembered. No run of puts
      * makes the number wrap, and a handle that got the same client_id by chance would not meet the

@@ -36,6 +36,8 @@ struct feature {
     char *socket_path, *client_name;
     feature_log_fn log;
     void *log_context;
+    feature_interrupted_fn interrupted; /* NULL = calls are not interrupted */
+    void *interrupted_context;
     uint64_t client_id; /* scopes op_ids, kept over reconnects */
     atomic_uint_fast64_t next_op_id;
 

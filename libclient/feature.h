@@ -117,6 +117,7 @@ enum feature_log_level {
     FEATURE_LOG_DEBUG
 };
 typedef void (*feature_log_fn)(void *context, enum feature_log_level level, const char *sentence);
+typedef bool (*feature_interrupted_fn)(void *context);
 
 struct feature_options {
     size_t size;
@@ -125,6 +126,13 @@ struct feature_options {
     uint32_t connect_timeout_ms; /* default 5000 */
     feature_log_fn log;          /* may be called from any thread that is inside a call */
     void *log_context;
+    /* Asked about twice a second by a call that waits for the broker, in the thread of the call and
+     * without a lock; a signal makes it be asked at once. True: the caller wants its call to end.
+     * The call fails with FEATURE_E_TIMEOUT and holds nothing; of a put that was on its way it is
+     * not known whether the sample is visible. NULL: calls are not interrupted. Gets of a queue
+     * are cancelled by feature_request_cancel() instead. */
+    feature_interrupted_fn interrupted;
+    void *interrupted_context;
 };
 #define FEATURE_OPTIONS_INIT                                                                       \
     { .size = sizeof(struct feature_options) }

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The thread that sends releases which no later request has taken along.
+ * The thread that sends releases which no later request has taken along, and receives the answers
+ * to calls that were given up, when no later request does.
  *
  *    not started --first release--> ticking (1 ms) --100 ticks with nothing--> asleep --release-->
  * ticking
+ *
+ * An answer to a call that was given up may grant a lease, which late.c hands back. If nobody
+ * received it, that lease would hold memory at the broker until the application's next call. The
+ * broker answers soon, since it is told; one that does not in IDLE_TICKS_MAX is heard by the next
+ * call.
  *
  * A lost connection is made anew by this thread while there is something to say.
  *
@@ -19,10 +25,28 @@
 
 #include "clock.h"
 #include "connection.h"
+#include "receive.h"
 
 #define TICK_NS        (1 * FC_NS_PER_MS)
 #define IDLE_TICKS_MAX 100u
 #define AWAY_TICK_NS   (20 * FC_NS_PER_MS) /* while the broker is away */
+
+/* True: something was received. Does not wait; other threads that receive do so for this one too.
+ */
+static bool flusher_receive(struct feature *feature) {
+    struct fc_link *link = fc_connection_link(feature);
+    bool any = false, came = true;
+    int error;
+    while (came && link && link->abandoned && !link->receiving) {
+        fc_link_ref(link);
+        came = fc_receive_one(link, 0, &error);
+        fc_receive_offer(link);
+        fc_link_unref(link);
+        any |= came;
+        link = fc_connection_link(feature);
+    }
+    return any;
+}
 
 /* There is something to say and no connection. Nobody else may need one for a long time, and a
  * sample that was consumed is not free until the broker hears of it; so this thread connects. */
@@ -38,8 +62,8 @@ static void *flusher_run(void *context) {
     struct fc_flusher *flusher = &feature->flusher;
     pthread_mutex_lock(&feature->hub.lock);
     while (!flusher->stop) {
-        bool some = flusher->send(feature);
-        if (some)
+        bool some = flusher->send(feature), received = flusher_receive(feature);
+        if (some || received)
             flusher->idle_ticks = 0;
         if (some && !feature->closed && !fc_connection_link(feature)) {
             flusher_connect(feature);
@@ -82,7 +106,7 @@ bool fc_flusher_wake(struct feature *feature) {
 
 void fc_flusher_settle(struct feature *feature) {
     struct fc_link *link = fc_connection_link(feature);
-    if (link && link->untold)
+    if (link && (link->untold || link->abandoned))
         (void)fc_flusher_wake(feature);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A thread that sends releases which no request has taken along. It ticks once a millisecond while
- * views are being released, sleeps when none has been for a while, and is started by the first
- * release.
+ * A thread that sends releases which no request has taken along, and hears what nobody waits for
+ * any more. It ticks once a millisecond while views are being released, sleeps when none has been
+ * for a while, and is started by the first release.
  */
 #ifndef FEATURED_LIBCLIENT_FLUSHER_H
 #define FEATURED_LIBCLIENT_FLUSHER_H
@@ -24,7 +24,8 @@ struct fc_flusher { /* under the feature's lock */
 /* With the lock held: something waits to be sent. False: there can be no flusher, send it yourself.
  */
 bool fc_flusher_wake(struct feature *feature);
-/* With the lock held: wakes it when something was kept because the socket was full. */
+/* With the lock held: wakes it when something was kept because the socket was full, or when the
+ * answer to a call that was given up may bring something to hand back. */
 void fc_flusher_settle(struct feature *feature);
 /* Without the lock. Not in a forked child. */
 void fc_flusher_stop(struct feature *feature);

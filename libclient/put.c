@@ -416,11 +416,15 @@ static int put_all(struct feature_store *store, struct feature_put_item *items, 
         putter.checksums = fc_store_checksums(store);
         putter.deadline_ns = fc_deadline_ns(deadline_ms);
     }
-    for (size_t i = 0; i < count; i++)
+    (void)fc_request_was_interrupted();
+    for (size_t i = 0; i < count; i++) {
+        if (!rc && fc_request_was_interrupted())
+            rc = fc_fail(FEATURE_E_TIMEOUT, "put: interrupted");
         if (rc)
             put_settle(&putter, fc_sized_at(items, i), rc, NULL);
         else
             put_item(&putter, &group, fc_sized_at(items, i));
+    }
     put_group(&putter, &group);
     if (putter.probing)
         fc_probe_drop(probe);

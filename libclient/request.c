@@ -18,7 +18,10 @@
 #include "clock.h"
 #include "error.h"
 #include "late.h"
+#include "receive.h"
 #include "release.h"
+
+#define LOOK_MS 100u /* between two questions whether the caller is interrupted */
 
 uint64_t fc_deadline_ns(uint32_t deadline_ms) {
     return fc_after_ns(fc_now_ns(), (deadline_ms ? deadline_ms : FC_ROUND_TRIP_MS) * FC_NS_PER_MS);
@@ -118,6 +121,7 @@ static int request_send(struct fc_request *request) {
         .notice = request->notice,
         .notice_context = request->notice_context,
         .woken = request->woken,
+        .sliced = feature->interrupted && !request->woken,
     };
     if (!fc_left_ns(request->call.deadline_ns))
         return fc_fail(FEATURE_E_TIMEOUT, "%s: its deadline passed before it could be sent",
@@ -212,11 +216,14 @@ uint64_t fc_request_next_ns(const struct fc_request *request) {
     return next_ns;
 }
 
-/* So that a get which waits for a sample does not count until its time is over. */
+/* So that a get which waits for a sample, or a put which waits for room, does not count until its
+ * time is over, and such a put is not carried out after all. */
 static void request_tell_given_up(const struct fc_request *request) {
     Fb__GiveUp give_up = FB__GIVE_UP__INIT;
     Fb__ClientRequest note = FB__CLIENT_REQUEST__INIT;
-    if (request->message.op_case != FB__CLIENT_REQUEST__OP_GET)
+    if (request->message.op_case != FB__CLIENT_REQUEST__OP_GET &&
+        request->message.op_case != FB__CLIENT_REQUEST__OP_RESERVE &&
+        request->message.op_case != FB__CLIENT_REQUEST__OP_PUT)
         return;
     give_up.request_id = request->call.request_id;
     note.op_case = FB__CLIENT_REQUEST__OP_GIVE_UP;
@@ -245,14 +252,45 @@ void fc_request_abandon(struct fc_request *request) {
 
 /* The lock is given up meanwhile. Whatever wakes it, another step tells whether that was it. */
 static void request_wait(struct fc_request *request) {
+    uint64_t until_ns = request->deadline_ns;
+    if (request->feature->interrupted)
+        until_ns = fc_soonest_ns(until_ns, fc_after_ns(fc_now_ns(), FC_SLICE_NS));
     if (request->awaited == FC_AWAITS_ANSWER)
         fc_call_wait(&request->call);
     else if (request->store)
-        fc_store_wait(request->store, request->deadline_ns);
+        fc_store_wait(request->store, until_ns);
     else if (fc_connection_link(request->feature))
-        fc_link_await_room(request->feature->link, request->deadline_ns);
+        fc_link_await_room(request->feature->link, until_ns);
     else
-        fc_connection_wait(request->feature, request->deadline_ns);
+        fc_connection_wait(request->feature, until_ns);
+}
+
+static _Thread_local bool request_interrupted;
+
+bool fc_request_was_interrupted(void) {
+    bool was = request_interrupted;
+    request_interrupted = false;
+    return was;
+}
+
+/* Asking may cost the caller something (Python has to wait for its GIL), so it is not asked after
+ * each wake-up. Its answer may take long: another thread gets the receive role first. The call
+ * stays begun meanwhile; what comes for it is looked at by the next step. */
+static bool request_ask_interrupted(struct fc_request *request) {
+    struct feature *feature = request->feature;
+    if (!feature->interrupted)
+        return false;
+    uint64_t last_ns = request->looked_ns ? request->looked_ns : request->begun_ns;
+    uint64_t now_ns = fc_now_ns();
+    if (now_ns < fc_after_ns(last_ns, LOOK_MS * FC_NS_PER_MS))
+        return false;
+    request->looked_ns = now_ns;
+    if (request->awaited == FC_AWAITS_ANSWER)
+        fc_receive_offer(request->call.link);
+    pthread_mutex_unlock(&feature->hub.lock);
+    bool interrupted = feature->interrupted(feature->interrupted_context);
+    pthread_mutex_lock(&feature->hub.lock);
+    return interrupted;
 }
 
 int fc_request(struct fc_request *request) {
@@ -260,8 +298,15 @@ int fc_request(struct fc_request *request) {
     if (rc)
         return rc;
     pthread_mutex_lock(&request->feature->hub.lock);
-    while ((rc = fc_request_step(request)) == FC_PENDING)
+    while ((rc = fc_request_step(request)) == FC_PENDING) {
         request_wait(request);
+        if (!request_ask_interrupted(request))
+            continue;
+        fc_request_abandon(request);
+        request_interrupted = true;
+        rc = fc_fail(FEATURE_E_TIMEOUT, "%s: interrupted", request->what);
+        break;
+    }
     fc_connection_unlock(request->feature);
     return rc;
 }

@@ -58,6 +58,7 @@ struct fc_request {
     enum fc_awaited awaited;
     struct fc_call call;   /* in flight when the answer is awaited */
     uint64_t begun_ns;     /* the first step */
+    uint64_t looked_ns;    /* when its caller was asked last whether it is interrupted; 0 = never */
     uint64_t release_mark; /* see fc_release_confirm() */
 };
 
@@ -66,6 +67,9 @@ struct fc_request {
 /* FEATURE_OK, or the broker's refusal, or our own with a sentence. Waits. Call fc_request_deinit()
  * in any case. */
 int fc_request(struct fc_request *request);
+/* Whether fc_request() was interrupted in this thread since the last question: who has more to ask
+ * the broker for the same caller does not go on. */
+bool fc_request_was_interrupted(void);
 /* With the lock held. The same, or FC_PENDING; does not wait. */
 int fc_request_step(struct fc_request *request);
 /* With the lock held: after FC_PENDING, when a step is worth while although nothing has come. */

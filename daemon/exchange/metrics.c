@@ -84,6 +84,7 @@ static void metrics_add_store(const struct broker *broker, const struct space *s
         .arena_bytes = space->arena.bytes,
         .counts = space->counts,
     };
+    /* Both cost the same however many samples there are (store.h). */
     store_totals(space->store, &store.totals);
     store_room(space->store, &store.room);
     store_lives(space->store, &store.lives);
@@ -113,6 +114,7 @@ static void metrics_add_peer(const struct broker *broker, const struct peer *pee
     metrics_add(metrics, METRICS_PEER_INFO, metrics_of_peer_info, metrics_of_peer_info_count, about,
                 &of);
     metrics_add(metrics, METRICS_PEER, metrics_of_peer, metrics_of_peer_count, labels, &of);
+    /* A rail has the label of its peer in front of its own. */
     for (uint32_t i = 0; i < of.info.transport.rail_count; i++) {
         const struct transport_rail_info *rail = &of.info.transport.rails[i];
         char of_rail[METRICS_LABELS_BYTES];

@@ -39,6 +39,7 @@ const struct metric metrics_of_build[] = {
 #define INDEX_REQUESTS "featured_index_requests", "Requests to etcd, by kind.", COUNTER
 
 const struct metric metrics_of_node[] = {
+    /* Is it well? Each of these is 0 or 1, and an alert looks at it. */
     {"featured_ready", "1 if this node takes puts and serves gets.", NODE(ready)},
     {"featured_draining", "1 while the node drains before it stops.", NODE(draining)},
     {"featured_fenced", "1 while the node may not serve because it cannot prove to be alive in the index.", NODE(fenced)},
@@ -46,6 +47,7 @@ const struct metric metrics_of_node[] = {
     {"featured_kept", "1 if somebody keeps this broker's memory while it restarts: a crash loses no sample.", NODE(kept)},
     {"featured_restarts", "How often the broker has been started again over the memory that was kept for it.", COUNTER, NODE(restarts)},
     {"featured_uptime_seconds", "Since this process has begun to serve.", SECONDS, NODE(uptime_ns)},
+    /* How much of what it may keep it keeps. */
     {"featured_sessions", "Connected clients.", NODE(sessions)},
     {"featured_sessions_limit", "max_sessions.", NODE(max_sessions)},
     {"featured_stores", "Stores of this node.", NODE(stores)},
@@ -54,6 +56,7 @@ const struct metric metrics_of_node[] = {
     {"featured_resident_limit_bytes", "[memory] max_resident_bytes.", BYTES, NODE(max_resident_bytes)},
     {"featured_release_pending", "Releases and acks that their home has not confirmed.", NODE(release_pending)},
     {"featured_release_pending_limit", "max_pending_ends.", NODE(max_release_pending)},
+    /* How fast it is, and what has gone wrong. */
     {"featured_log_lines_dropped", "Log lines that could not be written in time.", COUNTER, NODE(log_dropped),
      STATUS("log_dropped", "log lines dropped")},
     {"featured_loop_longest_turn_recent_seconds", "The longest turn of the loop in the last minute: everybody waited.", SECONDS,
@@ -73,6 +76,7 @@ const struct metric metrics_of_node[] = {
     {PHASE, NODE(counts.ask_home), LABEL("phase", "ask_home")},
     {PHASE, NODE(counts.wait_room), LABEL("phase", "wait_room")},
     {PHASE, NODE(counts.wire), LABEL("phase", "wire")},
+    /* The index. With directory = static there are no requests, and these stay 0. */
     {"featured_index_pending", "Records that the index has not confirmed.", NODE(index_pending)},
     {"featured_index_fences", "How often this node was fenced.", COUNTER, NODE(counts.fences), STATUS("fences", "fenced, times")},
     {INDEX_REQUESTS, NODE(index.txns), LABEL("kind", "txn")},
@@ -90,6 +94,7 @@ const struct metric metrics_of_node[] = {
 #define REFUSED "featured_store_refused", "Puts and gets that were refused, by the limit that was hit.", COUNTER
 
 const struct metric metrics_of_store[] = {
+    /* How full it is, and of what. */
     {"featured_store_resident_bytes", "Bytes of the generations at home here.", BYTES, STORE(totals.resident_bytes)},
     {"featured_store_resident_limit_bytes", "max_resident_bytes of the store.", BYTES, STORE(max_resident_bytes)},
     {"featured_store_largest_free_bytes", "The largest piece of free room.", BYTES, STORE(totals.largest_free_bytes)},
@@ -107,6 +112,7 @@ const struct metric metrics_of_store[] = {
     {SAMPLES, STORE(totals.resident), LABEL("state", "resident")},
     {SAMPLES, STORE(totals.retired), LABEL("state", "retired")},
     {SAMPLES, STORE(totals.landing), LABEL("state", "landing")},
+    /* Who holds it, and who waits. */
     {"featured_store_leases", "Leases that are held.", STORE(totals.leases)},
     {"featured_store_leases_limit", "Leases that the store can have.", STORE(totals.max_leases)},
     {WAITERS, STORE(totals.put_waiters), LABEL("for", "put")},
@@ -117,6 +123,7 @@ const struct metric metrics_of_store[] = {
     {"featured_store_blocking_lease_seconds",
      "How old the oldest lease is on the sample that has been retired for longest; 0 = none is in the way.",
      SECONDS, STORE(oldest_blocker_ns)},
+    /* What has gone through it. */
     {"featured_store_puts", "Generations that became readable.", COUNTER, STORE(totals.puts)},
     {"featured_store_gets", "Leases that were granted.", COUNTER, STORE(totals.gets)},
     {"featured_store_frees", "Generations whose memory was freed.", COUNTER, STORE(totals.frees)},
@@ -145,6 +152,7 @@ const struct metric metrics_of_store[] = {
     {REFUSED, STORE(counts.refused[STORE_CAUSE_SESSION_QUEUED]), LABEL("cause", "account_queued")},
     {REFUSED, STORE(counts.refused[STORE_CAUSE_QUEUE]), LABEL("cause", "queue")},
     {"featured_store_corrupt_reads", "Reads whose bytes were not those of the producer's checksum.", COUNTER, STORE(counts.corrupt_reads)},
+    /* How far consumers are behind producers. */
     {"featured_store_first_get_seconds", "From the moment at which a sample became readable to its first lease.",
      HISTOGRAM, STORE(lives.first_get)},
     {"featured_store_consumed_seconds", "From the moment at which a sample became readable to its consumption or ack.",
@@ -172,6 +180,7 @@ const struct metric metrics_of_peer[] = {
     {"featured_peer_rails", "Paths of the connection over RDMA; 0 = it is over TCP, or down.", PEER(info.transport.rail_count)},
 };
 
+/* Only connections over RDMA have such. The numbers are of every time the path was up. */
 const struct metric metrics_of_rail[] = {
     {"featured_rail_up", "1 if this path of the connection is up.", RAIL(up)},
     {"featured_rail_read_bytes", "Bytes of samples read over it.", COUNTER, BYTES, RAIL(bytes_in)},

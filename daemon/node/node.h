@@ -2,6 +2,11 @@
  *
  * What one node is: its stores (spaces), its sessions, and what each is charged for. Everything
  * above node/ works on struct broker; the parts of it that belong to other folders are pointers.
+ *
+ * - Circle: sessions.c, sessions_kept.c: a session that changes has its record changed, and a record
+ *   that is recalled becomes a session.
+ * - Circle: spaces.c, spaces_kept.c: a store that is made has its record written, and a record that
+ *   is recalled becomes a store.
  */
 #ifndef FEATURED_NODE_NODE_H
 #define FEATURED_NODE_NODE_H
@@ -107,7 +112,8 @@ struct broker_session {
     bool claiming;                     /* ... and is saying what it holds (requests/claim.c) */
     uint64_t parked_ns;                /* since when; 0 = connected */
     uint32_t kept;                     /* its record in the node's memory + 1; 0 = none */
-    bool recalled; /* of an earlier broker, and nobody watches its process yet */
+    bool recalled;         /* of an earlier broker, and nobody watches its process yet */
+    bool attachments_lost; /* ... and not all that it had open is there */
     struct broker_credentials credentials;
     char name[128], client_name[48];
     bool greeted, admin, wants_events;

@@ -32,7 +32,7 @@ static struct kept_table *sessions_table(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_SESSIONS);
 }
 
-static struct kept_table *attachments_table(const struct broker *broker) {
+static struct kept_table *sessions_attachments(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_ATTACHMENTS);
 }
 
@@ -98,7 +98,7 @@ int broker_session_keep(struct broker_session *session, int pidfd, int lock_fd) 
 
 bool session_keep_attachment(struct broker_session *session, uint32_t i) {
     struct attachment *attachment = &session->attachments[i];
-    struct kept_table *table = attachments_table(session->broker);
+    struct kept_table *table = sessions_attachments(session->broker);
     uint32_t index;
     if (!session->kept)
         return true;
@@ -119,7 +119,7 @@ bool session_keep_attachment(struct broker_session *session, uint32_t i) {
 void session_forget_attachment(const struct broker_session *session,
                                struct attachment *attachment) {
     if (attachment->kept)
-        kept_free(attachments_table(session->broker), attachment->kept - 1);
+        kept_free(sessions_attachments(session->broker), attachment->kept - 1);
     attachment->kept = 0;
 }
 
@@ -134,7 +134,7 @@ void session_forget(struct broker_session *session) {
 /* ---- after a restart ---- */
 
 /* NULL: no memory. Then its record stays, and what it holds ends. */
-static struct broker_session *recall_session(struct broker *broker, uint32_t index) {
+static struct broker_session *sessions_recall_one(struct broker *broker, uint32_t index) {
     const struct kept_session *record = kept_record(sessions_table(broker), index);
     const struct broker_credentials credentials = {
         .uid = record->uid, .gid = record->gid, .pid = record->pid};
@@ -152,7 +152,7 @@ static struct broker_session *recall_session(struct broker *broker, uint32_t ind
 }
 
 /* The slots of closed handles in between stay free, as they were. */
-static bool recall_make_room(struct broker_session *session, uint32_t handle) {
+static bool sessions_make_room(struct broker_session *session, uint32_t handle) {
     if (handle <= session->attachment_count)
         return true;
     struct attachment *grown = realloc(session->attachments, handle * sizeof *grown);
@@ -165,28 +165,32 @@ static bool recall_make_room(struct broker_session *session, uint32_t handle) {
     return true;
 }
 
-/* What the record says; whether the store agrees is seen later. False: its session or its store is
- * not there any more, and so it is not open. */
-static bool recall_attachment(struct broker *broker, struct broker_session *const *sessions,
-                              uint32_t index) {
-    const struct kept_attachment *record = kept_record(attachments_table(broker), index);
+/* What the record says; whether the store agrees is seen later. False: there is no such session or
+ * store. */
+static bool sessions_recall_attachment(struct broker *broker,
+                                       struct broker_session *const *sessions, uint32_t index) {
+    const struct kept_attachment *record = kept_record(sessions_attachments(broker), index);
     struct broker_session *session = record->session < kept_table_capacity(sessions_table(broker))
                                          ? sessions[record->session]
                                          : NULL;
     struct space *space = record->slot < SPACES_MAX && broker->spaces[record->slot].used
                               ? &broker->spaces[record->slot]
                               : NULL;
-    if (!session || session->owner.id != record->session_id || !space || !record->handle ||
-        record->handle > RECALLED_HANDLES_MAX || !recall_make_room(session, record->handle))
+    if (!session || session->owner.id != record->session_id)
         return false;
+    if (!space || !record->handle || record->handle > RECALLED_HANDLES_MAX ||
+        !sessions_make_room(session, record->handle)) {
+        session->attachments_lost = true;
+        return false;
+    }
     session->attachments[record->handle - 1] = (struct attachment){
         .space = space, .holder = record->holder, .write = record->write, .kept = index + 1};
     return true;
 }
 
-static struct attachment *recall_find(struct broker *broker, const struct space *space,
-                                      uint32_t holder, uint64_t owner,
-                                      struct broker_session **session_out) {
+static struct attachment *sessions_recall_find(struct broker *broker, const struct space *space,
+                                               uint32_t holder, uint64_t owner,
+                                               struct broker_session **session_out) {
     TAILQ_FOREACH (*session_out, &broker->sessions, link) {
         struct broker_session *session = *session_out;
         for (uint32_t i = 0; session->owner.id == owner && i < session->attachment_count; i++)
@@ -199,12 +203,13 @@ static struct attachment *recall_find(struct broker *broker, const struct space 
 /* Holders of other brokers that read here, of clients that do not come back, and of handles that
  * were being closed are nobody's: they end. Numbers of owners that a store knows are not used
  * again. */
-static void recall_holders(struct broker *broker, struct space *space) {
+static void sessions_recall_holders(struct broker *broker, struct space *space) {
     uint32_t cursor = 0, holder;
     uint64_t owner;
     while (store_holder_next(space->store, &cursor, &holder, &owner)) {
         struct broker_session *session;
-        struct attachment *attachment = recall_find(broker, space, holder, owner, &session);
+        struct attachment *attachment =
+            sessions_recall_find(broker, space, holder, owner, &session);
         broker->next_owner = owner > broker->next_owner ? owner : broker->next_owner;
         if (!attachment) {
             store_holder_close(space->store, holder, broker->now_ns);
@@ -216,19 +221,26 @@ static void recall_holders(struct broker *broker, struct space *space) {
     }
 }
 
-/* A record without its holder: the store was dropped and made anew, for example. */
-static void recall_forget_unheld(struct broker_session *session) {
+/* A record without its holder, which is to say that the keeper has lost a store. Then the session
+ * is not what its client takes it for. It ends, and the client gets a new one. */
+static void sessions_recall_check(struct broker_session *session) {
+    bool lost = session->attachments_lost;
     for (uint32_t i = 0; i < session->attachment_count; i++) {
         struct attachment *attachment = &session->attachments[i];
         if (!attachment->space || attachment->claimed)
             continue;
         session_forget_attachment(session, attachment);
         attachment->space = NULL;
+        lost = true;
     }
+    if (!lost)
+        return;
+    log_warning("%s: ended: a store that it had open is not there any more", session->name);
+    broker_session_close(session, session->broker->now_ns);
 }
 
 /* What was handed to the keeper for a session that was never committed, or has ended. */
-static void recall_drop_strays(struct broker *broker) {
+static void sessions_drop_strays(struct broker *broker) {
     const struct kept_table *table = sessions_table(broker);
     size_t cursor = 0;
     const char *name;
@@ -247,19 +259,21 @@ int sessions_recall(struct broker *broker) {
     if (!sessions)
         return -ENOMEM;
     while (kept_walk(sessions_table(broker), &cursor, &index))
-        sessions[index] = recall_session(broker, index);
+        sessions[index] = sessions_recall_one(broker, index);
     cursor = 0;
-    while (kept_walk(attachments_table(broker), &cursor, &index))
-        if (!recall_attachment(broker, sessions, index))
-            kept_free(attachments_table(broker), index);
+    while (kept_walk(sessions_attachments(broker), &cursor, &index))
+        if (!sessions_recall_attachment(broker, sessions, index))
+            kept_free(sessions_attachments(broker), index);
     free(sessions);
     for (uint32_t i = 0; i < broker->space_end; i++)
         if (broker->spaces[i].used)
-            recall_holders(broker, &broker->spaces[i]);
-    struct broker_session *session;
-    TAILQ_FOREACH (session, &broker->sessions, link)
-        recall_forget_unheld(session);
-    recall_drop_strays(broker);
+            sessions_recall_holders(broker, &broker->spaces[i]);
+    struct broker_session *session, *next;
+    for (session = TAILQ_FIRST(&broker->sessions); session; session = next) {
+        next = TAILQ_NEXT(session, link);
+        sessions_recall_check(session);
+    }
+    sessions_drop_strays(broker);
     if (broker->session_count)
         log_info("node %s: %u sessions wait for their clients", broker->config->node,
                  broker->session_count);

@@ -24,6 +24,7 @@
 
 /* ---- the snapshot ---- */
 
+/* The memory of the last snapshot is used again: the next one is about as large. */
 void metrics_begin(struct metrics *metrics) {
     metrics->no_memory = false;
     for (size_t i = 0; i < METRICS_SCOPES; i++)
@@ -109,6 +110,7 @@ void metrics_add(struct metrics *metrics, enum metrics_scope_number number,
         metrics->no_memory = true;
         return;
     }
+    /* One subject after the other, each with its rows in the order of the table. */
     uint64_t *value = scope->values + scope->count * scope->words;
     for (size_t i = 0; i < row_count; i++) {
         const unsigned char *at = (const unsigned char *)of + rows[i].offset;
@@ -150,6 +152,7 @@ static void metrics_put(struct metrics_text *out, const char *data, size_t bytes
     out->bytes += bytes;
 }
 
+/* Of a text that ends with a zero byte, which is not added. */
 static void metrics_put_text(struct metrics_text *out, const char *text) {
     metrics_put(out, text, strlen(text));
 }
@@ -261,6 +264,7 @@ static void metrics_put_family_head(struct metrics_text *out, const struct metri
 /* One family of a scope: rows [first, end), whose values begin at that word of each subject's. */
 static void metrics_put_family(struct metrics_text *out, const struct metrics_scope *scope,
                                size_t first, size_t end, size_t word) {
+    /* Lines of one subject stay together, so that a person who reads the text finds them. */
     for (size_t subject = 0; subject < scope->count; subject++) {
         const char *labels = scope->subjects[subject].labels;
         const uint64_t *value = scope->values + subject * scope->words + word;
@@ -285,6 +289,8 @@ void metrics_write(const struct metrics *metrics, bool open_metrics, struct metr
         size_t word = 0, end;
         if (!scope->count) /* a family without a line is left out */
             continue;
+        /* [first, end) are the rows of one family; `word` is where its numbers begin in those of
+         * each subject, and `words` how many they are. */
         for (size_t first = 0; first < scope->row_count; first = end) {
             size_t words = 0;
             for (end = first;

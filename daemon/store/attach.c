@@ -38,6 +38,7 @@ struct attach {
 };
 
 /* ---- scratch ---- */
+/* One more than is needed of each, because calloc(0) may return NULL. */
 static bool attach_scratch_new(struct scratch *scratch, const struct store_header *header) {
     size_t items = (size_t)header->touched[POOL_SAMPLES] + header->touched[POOL_LEASES];
     if (items < header->touched[POOL_NAMES])
@@ -73,6 +74,7 @@ static void attach_forget_unheard(struct attach *attach) {
     }
 }
 
+/* Members that mean something in other states only are set back: a seal may have been under way. */
 static void attach_reset_sample(struct store *store, uint32_t i) {
     struct sample_slot *s = sample_at(store, i);
     enum store_state state = sample_state(s);
@@ -145,6 +147,9 @@ static void attach_extents(struct attach *attach) {
 }
 
 /* ---- derive: leases, in the order in which they were granted or ended ---- */
+/* What lease_grant() does besides writing the slot. Accounts are charged when the holder is
+ * adopted.
+ */
 static void attach_live_lease(struct store *store, uint32_t index) {
     const struct lease_slot *lease = lease_at(store, index);
     struct sample_slot *s = sample_at(store, lease->sample);
@@ -172,6 +177,7 @@ static size_t attach_sort_leases(struct attach *attach, uint64_t flags) {
     return count;
 }
 
+/* An ended lease with something to tell is in the queue of effects, and in no other list. */
 static void attach_leases(struct attach *attach) {
     struct store *store = attach->store;
     const struct keyed *items = attach->scratch->items;
@@ -186,6 +192,7 @@ static void attach_leases(struct attach *attach) {
 }
 
 /* ---- derive: samples, in the order of their stamps ---- */
+/* Looked at once everything is in its lists; it may have ended by then for another reason. */
 static void attach_todo(struct attach *attach, uint32_t index) {
     attach->scratch->todo[attach->todo++] = index;
 }
@@ -204,6 +211,7 @@ static void attach_hash(struct store *store, uint32_t index) {
         sample_hash(store, index);
 }
 
+/* What samples_join_lists() does for a reservation, without the charges. */
 static void attach_reservation(struct store *store, uint32_t index) {
     const struct sample_slot *s = sample_at(store, index);
     struct holder_slot *holder = holder_at(store, s->holder);
@@ -213,6 +221,8 @@ static void attach_reservation(struct store *store, uint32_t index) {
     holder->reserved_bytes += s->extent_bytes;
 }
 
+/* Called in the order of stamps, so that appending keeps every list in its order, and the later one
+ * of two resident generations of an id is the one that counts. */
 static void attach_home(struct attach *attach, uint32_t index) {
     struct store *store = attach->store;
     struct sample_slot *s = sample_at(store, index);
@@ -239,6 +249,7 @@ static void attach_home(struct attach *attach, uint32_t index) {
     }
 }
 
+/* A leased copy is in no list; it joins the idle ones with the end of its last lease. */
 static void attach_landing(struct attach *attach, uint32_t index) {
     struct store *store = attach->store;
     const struct sample_slot *s = sample_at(store, index);
@@ -275,6 +286,8 @@ static void attach_samples(struct attach *attach) {
 }
 
 /* ---- derive: effects, of samples and leases together ---- */
+/* Both kinds have their numbers from one counter, so that sorting them together restores the queue.
+ */
 static void attach_effects(struct attach *attach) {
     struct store *store = attach->store;
     struct keyed *items = attach->scratch->items;
@@ -343,6 +356,7 @@ static void attach_finish_end(struct attach *attach, uint32_t index) {
     word_unflag(&lease->word, WORD_ENDING | WORD_COUNT);
 }
 
+/* A generation that lost to a newer one is retired as of the moment at which the newer one came. */
 static void attach_finish_sample(struct attach *attach, uint32_t index) {
     struct store *store = attach->store;
     const struct sample_slot *s = sample_at(store, index);

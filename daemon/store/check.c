@@ -40,6 +40,7 @@ struct check {
     size_t why_bytes;
 };
 
+/* Writes the sentence that the administrator reads. It goes on from "store NAME: ". */
 static bool __attribute__((format(printf, 2, 3)))
 check_wrong(struct check *check, const char *format, ...) {
     va_list args;
@@ -96,6 +97,8 @@ static bool check_format(struct check *check) {
     return true;
 }
 
+/* Slots above `touched` are not looked at, so that this number must be right before any of them is.
+ */
 static bool check_touched(struct check *check, const struct store *layout) {
     const struct pool *pools[POOLS] = {
         [POOL_SAMPLES] = &layout->samples, [POOL_NAMES] = &layout->names,
@@ -109,6 +112,8 @@ static bool check_touched(struct check *check, const struct store *layout) {
     return true;
 }
 
+/* The magic comes first and says whether the rest means anything. The layout comes before the
+ * sizes, because the sizes follow from it and would name the consequence, not the cause. */
 enum store_attached check_header(const void *block, size_t block_bytes,
                                  const struct store_options *options, char *why, size_t why_bytes) {
     struct check check = {.header = block, .why = why, .why_bytes = why_bytes};
@@ -158,6 +163,8 @@ static bool check_chunks(struct check *check, uint32_t i) {
     return true;
 }
 
+/* The region of a landing copy begins where that of home generations ends. The end of the region is
+ * subtracted from, not added to, so that a huge length cannot wrap around. */
 static bool check_extent(struct check *check, uint32_t i) {
     const struct sample_slot *s = &check->samples[i];
     const struct store_header *h = check->header;
@@ -192,6 +199,8 @@ static bool check_live(struct check *check, uint32_t i) {
     return check_extent(check, i) && check_chunks(check, i);
 }
 
+/* A GONE slot has neither bytes nor chunks any more; only its state, its name and its order are
+ * looked at. */
 static bool check_sample(struct check *check, uint32_t i) {
     const struct sample_slot *s = &check->samples[i];
     enum store_state state = sample_state(s);
@@ -212,6 +221,7 @@ static bool check_sample(struct check *check, uint32_t i) {
 }
 
 /* ---- what must be there only once ---- */
+/* Home generations and landing copies together: their regions do not overlap either. */
 static size_t check_collect_extents(struct check *check) {
     size_t count = 0;
     for (uint32_t i = 0; i < check->header->touched[POOL_SAMPLES]; i++) {
@@ -222,6 +232,7 @@ static size_t check_collect_extents(struct check *check) {
     return count;
 }
 
+/* Sorted by where they begin, each must end before the next one begins. */
 static bool check_apart(struct check *check) {
     size_t count = check_collect_extents(check);
     keyed_sort(check->items, check->spare, count);
@@ -254,6 +265,8 @@ static bool check_generations(struct check *check) {
     return true;
 }
 
+/* Two slots with one id would each have half of its samples. They are compared only where their
+ * hashes agree, so that this stays linear. */
 static bool check_names(struct check *check) {
     size_t count = 0;
     for (uint32_t i = 0; i < check->header->touched[POOL_NAMES]; i++) {
@@ -277,6 +290,7 @@ static bool check_names(struct check *check) {
 }
 
 /* ---- leases, and the rings ---- */
+/* An ended lease may outlive its sample, whose slot may be used by another generation by now. */
 static bool check_lease(struct check *check, uint32_t i) {
     const struct lease_slot *lease = &check->leases[i];
     enum lease_state state = lease_state(lease);
@@ -301,6 +315,7 @@ static bool check_lease(struct check *check, uint32_t i) {
     return true;
 }
 
+/* The event that was being written has no number and may hold anything. */
 static bool check_rings(struct check *check) {
     const struct store_header *h = check->header;
     for (uint32_t i = 0; i < h->max_replays; i++)
@@ -330,6 +345,8 @@ static bool check_slots(struct check *check) {
            check_rings(check);
 }
 
+/* Where the tables lie is worked out anew, in a struct on the stack; that of the block is derived.
+ */
 static void check_begin(struct check *check, const char *block,
                         const struct store_options *options) {
     struct store layout = {0};

@@ -22,6 +22,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "copy.h"
 
@@ -64,6 +66,58 @@ void binding_client_unref(struct binding_client *client) {
 void binding_store_close(struct feature_store *store, struct binding_client *client) {
     feature_store_close(store);
     binding_client_unref(client);
+}
+
+/* ---- calls that wait ---- */
+
+/* In Python (_interrupts.py). cffi takes the GIL around it. */
+bool python_interrupted(void);
+
+/* Whether this thread is in a call whose caller looks at why it ended. The others (a release, the
+ * closing of a store) are short, and what a handler raised in them would be lost. */
+static _Thread_local bool binding_waits;
+static _Thread_local const int *binding_stop;
+
+void binding_stop_by(const int *stop) {
+    binding_stop = stop;
+}
+
+/* Handlers of signals run in the main thread alone, so the others need not ask for the GIL. */
+bool binding_interrupted(void *context) {
+    (void)context;
+    if (!binding_waits)
+        return false;
+    if (binding_stop && __atomic_load_n(binding_stop, __ATOMIC_RELAXED))
+        return true;
+    return syscall(SYS_gettid) == getpid() && python_interrupted();
+}
+
+/* The handler of a signal may make such a call itself, so they can be nested: binding_end() takes
+ * what binding_begin() returned. */
+static bool binding_begin(void) {
+    bool before = binding_waits;
+    binding_waits = true;
+    return before;
+}
+
+static int binding_end(bool before, int status) {
+    binding_waits = before;
+    return status;
+}
+
+int binding_commit(struct feature_reservation *reservation, struct feature_ref **ref_out) {
+    bool before = binding_begin();
+    return binding_end(before, feature_commit(reservation, ref_out));
+}
+
+int binding_drain(struct feature *feature, uint32_t deadline_ms) {
+    bool before = binding_begin();
+    return binding_end(before, feature_drain(feature, deadline_ms));
+}
+
+int binding_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count) {
+    bool before = binding_begin();
+    return binding_end(before, feature_get_batch(store, items, count, NULL));
 }
 
 /* ---- from Python's lists to the structs of feature.h ----
@@ -112,7 +166,8 @@ int binding_put(struct feature_store *store, const char *sample_id, const char *
     binding_read_tensors(names, numbers, count, tensors, data);
     struct feature_sample sample =
         binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    return feature_put(store, &sample, data, deadline_ms, ref_out);
+    bool before = binding_begin();
+    return binding_end(before, feature_put(store, &sample, data, deadline_ms, ref_out));
 }
 
 int binding_put_new(struct feature_store *store, const char *sample_id, const char *names,
@@ -123,7 +178,8 @@ int binding_put_new(struct feature_store *store, const char *sample_id, const ch
     binding_read_tensors(names, numbers, count, tensors, data);
     struct feature_sample sample =
         binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    return feature_put_new(store, &sample, data, deadline_ms, ref_out);
+    bool before = binding_begin();
+    return binding_end(before, feature_put_new(store, &sample, data, deadline_ms, ref_out));
 }
 
 /* As a put without bytes. Python writes them afterwards, through the pointers that
@@ -139,7 +195,8 @@ int binding_reserve(struct feature_store *store, const char *sample_id, const ch
     binding_read_tensors(names, numbers, count, tensors, NULL);
     struct feature_sample sample =
         binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    return feature_reserve(store, &sample, deadline_ms, out);
+    bool before = binding_begin();
+    return binding_end(before, feature_reserve(store, &sample, deadline_ms, out));
 }
 
 /* ---- a batch of puts ---- */
@@ -174,7 +231,8 @@ int binding_put_batch(struct feature_store *store, const struct binding_sample *
             items[i] = (struct feature_put_item){
                 .size = sizeof items[i], .sample = &puts[i].sample, .data = puts[i].data};
         }
-        rc = feature_put_batch(store, items, sample_count, deadline_ms);
+        bool before = binding_begin();
+        rc = binding_end(before, feature_put_batch(store, items, sample_count, deadline_ms));
         for (size_t i = 0; i < sample_count; i++) {
             statuses_out[i] = items[i].status;
             refs_out[i] = items[i].ref;
@@ -226,7 +284,8 @@ struct binding_lease *binding_get(struct feature_store *store, const struct feat
     const struct feature_get_options options = {
         .size = sizeof options, .deadline_ms = deadline_ms, .wait_ms = wait_ms};
     struct feature_view *view;
-    int status = feature_get(store, &key, &options, &view);
+    bool before = binding_begin();
+    int status = binding_end(before, feature_get(store, &key, &options, &view));
     return status ? binding_new_failure(status) : binding_lease_new(view);
 }
 

@@ -59,6 +59,17 @@ struct binding_sample {
     uintptr_t cuda_stream; /* 0 = none */
 };
 
+/* ---- calls that wait ----
+ * Each of them ends when a signal comes whose handler in Python raises (in the main thread, where
+ * handlers run), and when *stop of this thread becomes true. Then it returns FEATURE_E_TIMEOUT. */
+/* For feature_options. */
+bool binding_interrupted(void *context);
+/* From now on calls of this thread that wait end when *stop is true; NULL: no more. */
+void binding_stop_by(const int *stop);
+int binding_commit(struct feature_reservation *reservation, struct feature_ref **ref_out);
+int binding_drain(struct feature *feature, uint32_t deadline_ms);
+int binding_get_batch(struct feature_store *store, struct feature_get_item *items, size_t count);
+
 /* Blocks up to deadline_ms, and copies. FEATURE_OK or FEATURE_E_*. */
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,

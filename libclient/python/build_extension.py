@@ -37,7 +37,7 @@ SOURCES = ("binding.c", "receive_pool.c")
 # bool, uint64_t and so on by itself, and could not read the headers of the C library.
 SYSTEM_HEADERS = ("stdbool.h", "stddef.h", "stdint.h", "sys/uio.h")
 
-# What is left out by that: macros, types of system headers, and the function that C calls in Python.
+# What is left out by that: macros, types of system headers, and the functions that C calls in Python.
 BEFORE = """
 #define FEATURE_RANK_MAX ...
 #define FEATURE_TENSORS_MAX ...
@@ -45,6 +45,7 @@ struct iovec { void *iov_base; size_t iov_len; };
 """
 AFTER = """
 extern "Python" void python_log(void *context, enum feature_log_level level, const char *sentence);
+extern "Python+C" bool python_interrupted(void);
 """
 
 

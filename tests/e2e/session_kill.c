@@ -159,6 +159,7 @@ static int run_load(int channel, void *context) {
     feature_disconnect(producer);
     printf("session_kill: client %u did %" PRIu64 " rounds of %u samples\n", client->number, round,
            ROUND_SAMPLES);
+    fflush(stdout); /* a helper ends without exit() */
     return 0;
 }
 

@@ -87,6 +87,7 @@ void crash_spoil(struct model *m) {
 }
 
 /* ---- which bytes are kept ---- */
+/* The first `kept_bytes` of each slot are. */
 static bool in_slots(const struct pool *pool, uint64_t at, size_t kept_bytes) {
     return at >= pool->offset && at < pool->offset + (uint64_t)pool->stride * pool->capacity &&
            (at - pool->offset) % pool->stride < kept_bytes;
@@ -125,6 +126,7 @@ static void compare_answers(struct model *m) {
     }
 }
 
+/* Owners are 100 + the holder's number, as in store_model.c. */
 static void compare_holders(struct model *m) {
     uint32_t cursor = 0, holder;
     uint64_t owner;
@@ -188,6 +190,8 @@ static void spoil_derived(void *block, const struct store *like) {
     memset((char *)block + like->home_map, RUBBISH, 512);
 }
 
+/* Settings are those of now; sizes cannot have changed. What other stores of the node hold is in
+ * the account before. */
 static struct store *attach_in(struct model *m, void *block, struct store_account *account) {
     struct store *store = NULL;
     struct store_options options = m->ref->options;
@@ -241,6 +245,7 @@ static size_t check_writes(struct model *m, const struct trap_write *writes, siz
     return state;
 }
 
+/* How many checks check_writes() will make. */
 static size_t count_points(const struct model *m, const struct trap_write *writes, size_t count) {
     size_t points = 0;
     uint32_t last = UINT32_MAX;
@@ -253,6 +258,7 @@ static size_t count_points(const struct model *m, const struct trap_write *write
 }
 
 /* ---- dying in earnest ---- */
+/* The accounts died with the process: each begins empty, and is charged by adopting. */
 static void adopt_all(struct model *m) {
     uint32_t cursor = 0, holder;
     uint64_t owner;
@@ -266,7 +272,8 @@ static void adopt_all(struct model *m) {
             account_init(&m->accounts[i].account, ACCOUNT_SESSION, i, NULL, &m->accounts[i].limits);
 }
 
-/* The image is what the store left. */
+/* The image is what the store left. Accounts, holders and the reference follow. Dying twice means
+ * that every point in the attach is a point of death as well; the state is the same one at each. */
 static void die(struct model *m, const struct state *state) {
     size_t count;
     bool twice = model_rnd(m, DIE_TWICE_IN) == 0;

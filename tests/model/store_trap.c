@@ -40,6 +40,7 @@ bool trap_can(void) {
     return true;
 }
 
+/* One instruction may write to two pages, and then faults twice before it is carried out. */
 static void trap_on_fault(int number, siginfo_t *info, void *context) {
     ucontext_t *at = context;
     char *page = (char *)((uintptr_t)info->si_addr & ~(uintptr_t)(PAGE_BYTES - 1));
@@ -52,6 +53,8 @@ static void trap_on_fault(int number, siginfo_t *info, void *context) {
     at->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
+/* In 8-byte words: what an instruction wrote without a change is no change. Called in a signal
+ * handler, so that the log has its memory from the start. */
 static void trap_note(const char *page) {
     size_t from = (size_t)(page - trap.base) / 8;
     const uint64_t *now = (const uint64_t *)(const void *)trap.base;
@@ -66,6 +69,7 @@ static void trap_note(const char *page) {
     }
 }
 
+/* The instruction has been carried out. */
 static void trap_on_step(int number, siginfo_t *info, void *context) {
     ucontext_t *at = context;
     (void)number;
@@ -97,6 +101,7 @@ static void trap_handle(void) {
 
 #endif
 
+/* All mappings are of the same length. */
 static void *trap_map(int *fd, int flags) {
     void *at = mmap(NULL, trap.bytes, PROT_READ | PROT_WRITE, flags, *fd, 0);
     cr_assert_neq(at, MAP_FAILED);

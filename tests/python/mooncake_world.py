@@ -57,7 +57,7 @@ def environ(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def connect(socket_path: str, put_wait_s: float = 30.0) -> MooncakeDistributedStore:
+def connect(socket_path: str, put_wait_s: float = DEADLINE_S) -> MooncakeDistributedStore:
     """A store that was set up on the broker there."""
     store = MooncakeDistributedStore()
     with environ(FEATURED_SOCKET=socket_path, FEATURED_PUT_WAIT_S=str(put_wait_s)):
@@ -138,5 +138,5 @@ def run_child(code: str, *arguments: str, **more: str) -> Any:
     """A Python process that runs to its end."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True,
-        env=environment(**more), timeout=60, check=False,
+        env=environment(**more), timeout=DEADLINE_S, check=False,
     )  # fmt: skip

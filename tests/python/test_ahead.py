@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import feature_broker as fb
-from brokers import Broker, wait_until
+from brokers import DEADLINE_S, Broker, wait_until
 from conftest import World
 
 X = np.arange(1000, dtype=np.int32)
@@ -108,6 +108,20 @@ def test_get_many_that_is_left_gives_back(
     store.abort(refs)
 
 
+def test_get_many_that_is_left_gives_back_without_another_call(
+    broker: Broker, client: fb.Client, sample_id: str
+) -> None:
+    """What had been granted when nobody waited for it any more is given back although the program that
+    left goes on to something else. Another connection looks."""
+    with broker.connect() as busy, busy.store("run", framework="numpy") as store:
+        refs = put_all(store, sample_id, 40)
+        for _ in range(20):
+            for _ in store.get_many(refs, window=20):
+                break
+            wait_until(lambda: client.health().leases == 0, "all are given back")
+        store.abort(refs)
+
+
 def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> None:
     ids = [f"{sample_id}-{i}" for i in range(6)]
 
@@ -116,7 +130,7 @@ def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> 
             store.put(key, {"x": X})
 
     threading.Thread(target=produce).start()
-    got = [ref.sample_id for ref, _ in store.get_many(ids, window=6, wait_s=30)]
+    got = [ref.sample_id for ref, _ in store.get_many(ids, window=6, wait_s=DEADLINE_S)]
     assert got == ids
     store.abort(ids)
 
@@ -124,15 +138,14 @@ def test_get_many_waits_for_what_is_not_put(store: fb.Store, sample_id: str) -> 
 def test_ctrl_c_ends_a_get_that_waits(store: fb.Store, sample_id: str) -> None:
     main = threading.get_ident()
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
-    # A shell that runs the tests in its background has them ignore SIGINT.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer.start()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
     try:
         with pytest.raises(KeyboardInterrupt):  # and no Timeout
-            store.get(sample_id, wait_s=60)
+            timer.start()
+            store.get(sample_id, wait_s=DEADLINE_S)
     finally:
-        timer.join()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
+    timer.join()
 
 
 # ---- asyncio ----
@@ -147,14 +160,17 @@ def test_1000_gets_in_flight(world: World, sample_id: str) -> None:
         threads = threading.active_count()
         if world.home is world.away:  # by id: nobody has put them yet
             gets = [
-                asyncio.ensure_future(consumer.aget(f"{sample_id}-{i}", wait_s=60, consume=True))
+                asyncio.ensure_future(consumer.aget(f"{sample_id}-{i}", wait_s=DEADLINE_S, consume=True))
                 for i in range(count)
             ]
             await asyncio.sleep(0)
             refs = put_all(producer, sample_id, count)
         else:
             refs = put_all(producer, sample_id, count)
-            gets = [asyncio.ensure_future(consumer.aget(ref, consume=True)) for ref in refs]
+            gets = [
+                asyncio.ensure_future(consumer.aget(ref, consume=True, timeout_s=DEADLINE_S))
+                for ref in refs
+            ]
         for number, tensors in enumerate(await asyncio.gather(*gets)):
             assert np.array_equal(tensors["x"], X + number)
         assert threading.active_count() == threads
@@ -168,7 +184,7 @@ def test_1000_gets_in_flight(world: World, sample_id: str) -> None:
 
 def test_other_tasks_run_meanwhile(store: fb.Store, sample_id: str) -> None:
     async def run() -> None:
-        getting = asyncio.ensure_future(store.aget(sample_id, wait_s=30))
+        getting = asyncio.ensure_future(store.aget(sample_id, wait_s=DEADLINE_S))
         turns = 0
         while turns < 100:
             await asyncio.sleep(0)
@@ -291,11 +307,11 @@ def test_gets_under_way_outlive_a_restart_of_the_broker(folder: Any, sample_id: 
     with broker.connect() as client, client.store("run", framework="numpy") as store:
 
         async def run() -> None:
-            getting = asyncio.ensure_future(store.aget(sample_id, wait_s=60, timeout_s=60))
+            getting = asyncio.ensure_future(store.aget(sample_id, wait_s=DEADLINE_S, timeout_s=DEADLINE_S))
             await asyncio.sleep(0)
             broker.kill()
             await asyncio.get_running_loop().run_in_executor(None, broker.start)
-            await store.aput(sample_id, {"x": X})
+            await store.aput(sample_id, {"x": X}, timeout_s=DEADLINE_S)
             assert np.array_equal((await getting)["x"], X)
 
         asyncio.run(run())

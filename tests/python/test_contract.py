@@ -8,14 +8,13 @@ import secrets
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import feature_broker as fb
-from brokers import STORES, Broker, wait_until
+from brokers import DEADLINE_S, STORES, Broker, full, wait_until
 from conftest import World
 
 X = np.arange(1000, dtype=np.int32)
@@ -55,7 +54,7 @@ def test_1_a_producer_that_dies_leaves_nothing(
 ) -> None:
     child = run_child(
         "import sys, feature_broker as fb\n"
-        "store = fb.connect(sys.argv[1]).store('run', framework='raw')\n"
+        "store = fb.connect(sys.argv[1], timeout_s=120).store('run', framework='raw')\n"
         "room = store.reserve(sys.argv[2], {'a': ('U8', (32 << 20,))})\n"
         "room['a'].buffer[:5] = b'hello'\n"
         "print('ready', flush=True); sys.stdin.read()",
@@ -106,18 +105,16 @@ def test_4_nothing_is_evicted(client: fb.Client, sample_id: str) -> None:
     small = client.store("small", framework="numpy")
     half = np.zeros(500 << 10, np.uint8)
     kept = [small.put(f"{sample_id}-{i}", {"x": half + i}) for i in range(2)]
-    started = time.monotonic()
-    with pytest.raises(fb.Full) as caught:
-        small.put(sample_id, {"x": half}, timeout_s=0.2)
-    assert time.monotonic() - started >= 0.2
-    assert isinstance(caught.value, MemoryError) and "small" in caught.value.sentence
-    with pytest.raises(fb.Full):
-        small.put(sample_id, {"x": half}, timeout_s=0)
+    refusal = full(lambda: small.put(sample_id, {"x": half}, timeout_s=0.2))
+    assert isinstance(refusal, MemoryError) and "small" in refusal.sentence
+    full(lambda: small.put(sample_id, {"x": half}, timeout_s=0))
     assert all(small.exists(ref) for ref in kept)
 
     # Whoever waits is served when room is freed.
     refs: list[fb.Ref] = []
-    waiter = threading.Thread(target=lambda: refs.append(small.put(sample_id, {"x": half})))
+    waiter = threading.Thread(
+        target=lambda: refs.append(small.put(sample_id, {"x": half}, timeout_s=DEADLINE_S))
+    )
     waiter.start()
     small.ack(kept[0])
     waiter.join()
@@ -174,7 +171,7 @@ def test_6_a_dead_holder_consumes_nothing(world: World, sample_id: str) -> None:
     ref = producer.put(sample_id, {"x": X})
     child = run_child(
         "import sys, feature_broker as fb\n"
-        "store = fb.connect(sys.argv[1]).store('run', framework='raw')\n"
+        "store = fb.connect(sys.argv[1], timeout_s=120).store('run', framework='raw')\n"
         "view = store.get(sys.argv[2], copy=False, consume=True)\n"
         "print('ready', flush=True); sys.stdin.read()",
         world.away.socket_path,
@@ -227,9 +224,8 @@ def test_10_quota(client: fb.Client, sample_id: str) -> None:
     client.create_store("few", max_samples=2, max_resident_bytes=1 << 20, landing_bytes=0)
     few = client.store("few", framework="numpy")
     refs = [few.put(f"{sample_id}-{i}", {"x": X}) for i in range(2)]
-    with pytest.raises(MemoryError) as caught:
-        few.put(sample_id, {"x": X}, timeout_s=0)
-    assert isinstance(caught.value, fb.Full) and "few" in str(caught.value)
+    refusal = full(lambda: few.put(sample_id, {"x": X}, timeout_s=0))
+    assert isinstance(refusal, MemoryError) and "few" in str(refusal)
     with pytest.raises(fb.Invalid, match="can never fit"):
         few.put(sample_id, {"x": np.zeros(2 << 20, np.uint8)})
     few.abort(refs)
@@ -319,10 +315,8 @@ def test_13_errors_of_calls(client: fb.Client, store: fb.Store, sample_id: str) 
     with pytest.raises(fb.Unavailable) as caught:
         fb.connect("/nowhere/featured.sock", timeout_s=0.1)
     assert "/nowhere/featured.sock" in caught.value.sentence
-    started = time.monotonic()
     with pytest.raises(fb.Timeout, match="was not put within 200 ms"):
         store.get(sample_id, wait_s=0.2)
-    assert time.monotonic() - started >= 0.2
 
 
 def test_13_a_batch_names_each_failure(store: fb.Store, sample_id: str) -> None:
@@ -354,7 +348,7 @@ def test_14_15_a_client_outlives_its_broker(folder: Path, sample_id: str) -> Non
         assert np.array_equal(view["x"], X)
         view.check()  # nobody has said that its lease is over: the broker may come back with its memory
         broker.start()
-        again = store.put(sample_id, {"x": X}, timeout_s=20)
+        again = store.put(sample_id, {"x": X}, timeout_s=DEADLINE_S)
         with pytest.raises(fb.Lost):  # it has come back without
             view.check()
         assert np.array_equal(store.get(again)["x"], X)
@@ -370,9 +364,9 @@ def test_16_a_sample_is_waited_for(world: World, sample_id: str) -> None:
     producer, consumer = world.stores()
     got: list[dict[str, np.ndarray]] = []
     # By id: the one who waits does not know of the put.
-    reader = threading.Thread(target=lambda: got.append(producer.get(sample_id, wait_s=30)))
+    reader = threading.Thread(target=lambda: got.append(producer.get(sample_id, wait_s=DEADLINE_S)))
     reader.start()
     ref = producer.put(sample_id, {"x": X})
     reader.join()
     assert np.array_equal(got[0]["x"], X)
-    assert np.array_equal(consumer.get(ref, wait_s=5)["x"], X)
+    assert np.array_equal(consumer.get(ref, wait_s=DEADLINE_S)["x"], X)

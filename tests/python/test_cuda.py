@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import feature_broker as fb
-from brokers import BUILD, Broker
+from brokers import BUILD, DEADLINE_S, Broker
 
 
 class Device:
@@ -142,7 +142,7 @@ def test_with_a_gpu(broker: Broker, case: str) -> None:
     done = subprocess.run(
         [sys.executable, __file__, broker.socket_path, case],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=5 * DEADLINE_S,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
@@ -183,5 +183,5 @@ def test_a_commit_waits_for_torch(
 
 
 if __name__ == "__main__":
-    with fb.connect(sys.argv[1]) as connection, connection.store("run", framework="numpy") as opened:
+    with fb.connect(sys.argv[1], timeout_s=DEADLINE_S) as connection, connection.store("run", framework="numpy") as opened:
         globals()[sys.argv[2]](opened)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers import ROOT
+from brokers import DEADLINE_S, ROOT
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -32,7 +32,7 @@ def test_curves_are_equal_bit_for_bit(tmp_path: Path) -> None:
         [sys.executable, EXAMPLE, "--size", "tiny", "--out", tmp_path,
          "--against", "shared_dir", "--against", "mooncake"],
         env={**environment, "DISAGG_BACKEND": "featured"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=280,
+        capture_output=True, text=True, timeout=20 * DEADLINE_S,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     runs = json.loads((tmp_path / "report.json").read_text())
@@ -52,7 +52,7 @@ def test_an_unknown_backend_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLE, "--size", "tiny", "--out", tmp_path],
         env={**os.environ, "DISAGG_BACKEND": "tape"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=5 * DEADLINE_S,
     )  # fmt: skip
     assert done.returncode != 0
     assert "DISAGG_BACKEND=tape: it is one of shared_dir, featured, mooncake" in done.stderr

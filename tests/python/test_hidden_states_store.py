@@ -16,7 +16,7 @@ import pytest
 
 import mooncake_world as world
 import released
-from brokers import Broker
+from brokers import DEADLINE_S, Broker
 
 torch = pytest.importorskip("torch")
 
@@ -103,7 +103,7 @@ def test_a_consumer_that_is_early_waits(ends: tuple[Any, Any]) -> None:
     manifest, tensors = sample()
     later = threading.Timer(0.05, producer.put_sample, (manifest, tensors))
     later.start()
-    check(consumer.get_sample(manifest, timeout=30.0), tensors)
+    check(consumer.get_sample(manifest, timeout=DEADLINE_S), tensors)
     later.join()
     consumer.delete_sample(manifest["handle"])
 
@@ -163,8 +163,8 @@ def test_the_producer_dies_first(brokers: tuple[Broker, Broker]) -> None:
 
     producer = context.Process(target=produce)
     producer.start()
-    manifests = [queue.get(timeout=60) for _ in range(2)]
-    producer.join(60)
+    manifests = [queue.get(timeout=DEADLINE_S) for _ in range(2)]
+    producer.join(DEADLINE_S)
     assert producer.exitcode == -signal.SIGKILL
     consumer = make_store(away)
     for manifest in manifests:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import secrets
 import shutil
@@ -469,6 +470,37 @@ def test_every_alert_has_a_test() -> None:
         assert re.search(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels", tested), alert
 
 
+# ---- over a restart ----
+
+
+def children(pid: int) -> list[int]:
+    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_restart_under_the_supervisor_is_told_of(folder: Path) -> None:
+    config, log = folder / "kept.conf", folder / "kept.log"
+    config.write_text(
+        f"[node]\nname = kept\n[local]\nsocket = {folder}/kept.sock\n{STORES}{OPS}"
+    )
+    broker = Broker(folder, "kept", STORES + OPS)  # for its log, address and socket
+    with log.open("ab") as out:
+        supervisor = subprocess.Popen(
+            [FEATURED, "--supervise", "--config", config],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: broker.log().count("serves clients at") == 1, "it serves")
+        told = scrape(broker)
+        assert told.of("featured_kept") == 1 and told.of("featured_restarts_total") == 0
+        (child,) = children(supervisor.pid)
+        os.kill(child, signal.SIGKILL)
+        wait_until(lambda: broker.log().count("serves clients at") == 2, "it serves again")
+        assert scrape(broker).of("featured_restarts_total") == 1
+    finally:
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.wait(60)
+
+
 # ---- with etcd ----
 
 
@@ -490,7 +522,15 @@ def test_etcd_is_measured(folder: Path) -> None:
         broker.start()
         wait_until(lambda: ask(broker, "/readyz")[0] == 200, "ready")
         with broker.connect() as client, client.store("run", framework="numpy") as store:
-            store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+
+            def is_put() -> bool:
+                try:  # the first generation numbers may not be here yet
+                    store.put("indexed", {"x": np.zeros(10, dtype=np.float32)})
+                except fb.Unavailable:
+                    return False
+                return True
+
+            wait_until(is_put, "a sample is put")
         told = scrape(broker)
         assert told.of("featured_index_requests_total", kind="txn") >= 2  # our record, the sample's
         assert told.of("featured_index_txn_seconds_count") >= 2

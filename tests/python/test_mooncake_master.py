@@ -138,7 +138,7 @@ def test_usage(folder: Path) -> None:
     for arguments, status in ((["--help"], 0), (["word"], 2)):
         done = subprocess.run(
             [sys.executable, "-m", "mooncake.master", *arguments], env=environment(),
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=DEADLINE_S,
         )  # fmt: skip
         assert done.returncode == status
         assert "mooncake_master" in done.stdout + done.stderr
@@ -177,16 +177,14 @@ def test_sigterm_of_its_group_ends_it_and_its_broker(
     master: Master, nodes: Nodes, folder: Path
 ) -> None:
     assert nodes.setup("first", master.address).put("k", b"x") == 0
-    began = time.monotonic()
     master.stop()
-    assert time.monotonic() - began < 30
     assert master.process.returncode == 0, master.log()
     assert not list(folder.glob("mooncake-*")), "nothing is left"
 
 
 def test_its_broker_does_not_outlive_it(master: Master) -> None:
     with_socket = master.socket_path
-    fb.connect(with_socket).close()
+    fb.connect(with_socket, timeout_s=DEADLINE_S).close()
     master.process.kill()
     master.process.wait()
 
@@ -305,7 +303,7 @@ def test_objects_outlive_the_process_whose_setup_has_started_the_broker(
         [sys.executable, "-c", code, master.address],
         env=environment(FEATURED_NODE="other", TMPDIR=str(folder)), start_new_session=True,
     )  # fmt: skip
-    assert died.wait(60) == -signal.SIGKILL
+    assert died.wait(DEADLINE_S) == -signal.SIGKILL
     first = nodes.setup("first", master.address)
     wait_until(lambda: first.get("left") == b"behind", "it can be read elsewhere")
 

@@ -52,7 +52,7 @@ def start(options: tuple[str, ...], tests: list[str], more: dict[str, str]) -> s
     environment["PYTHONPATH"] += os.pathsep + os.pathsep.join((str(ROOT / "tests/python"), TREE))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests],
-        cwd=Path(TREE), capture_output=True, text=True, timeout=600, env=environment,
+        cwd=Path(TREE), capture_output=True, text=True, timeout=3600, env=environment,
     )  # fmt: skip
     return done.stdout[-6000:] + done.stderr[-2000:]
 

@@ -14,7 +14,7 @@ from typing import Iterator
 
 import numpy as np
 import pytest
-from brokers import wait_until
+from brokers import DEADLINE_S, wait_until
 
 import feature_broker as fb
 
@@ -123,9 +123,17 @@ def test_what_does_not_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(fb.Invalid):
         fb.serve(config={"x": {}})
+    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    never_ready = tmp_path / "featured"  # the real one may be ready before anybody looks
+    never_ready.write_text("#!/bin/sh\nexec sleep 3600\n")
+    never_ready.chmod(0o755)
+    monkeypatch.setattr("feature_broker._serve.find_program", lambda name: str(never_ready))
     with pytest.raises(fb.Unavailable, match="within 0 s"):
         fb.serve(timeout_s=0)
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
 
 
 def test_without_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -177,7 +185,7 @@ class Served:
     def end(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(DEADLINE_S) == 0
 
     def kill(self) -> None:
         self.process.kill()
@@ -187,7 +195,7 @@ class Served:
         return gone(self.pid) and not Path(self.socket_path).parent.exists()
 
     def serves(self) -> bool:
-        with fb.connect(self.socket_path) as client:
+        with fb.connect(self.socket_path, timeout_s=DEADLINE_S) as client:
             return client.health().uptime_s >= 0
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import feature_broker as fb
 import released
-from brokers import Broker, wait_until
+from brokers import DEADLINE_S, Broker, wait_until
 
 torch = pytest.importorskip("torch")
 
@@ -459,8 +459,8 @@ def test_workers(make: Make, sid: str, method: str) -> None:
     answers = context.Queue()
     worker = context.Process(target=_consume, args=(store, ref, answers))
     worker.start()
-    assert answers.get(timeout=60) == float(tensors()["target"].sum())
-    worker.join(60)
+    assert answers.get(timeout=DEADLINE_S) == float(tensors()["target"].sum())
+    worker.join(DEADLINE_S)
     assert worker.exitcode == 0
     with pytest.raises(KeyError):
         store.get(ref)
@@ -481,8 +481,8 @@ def test_samples_outlive_their_producer(pair: tuple[Broker, Broker]) -> None:
     queue = context.Queue()
     producer = context.Process(target=_produce, args=(home.socket_path, queue))
     producer.start()
-    refs = [queue.get(timeout=60) for _ in range(3)]
-    producer.join(60)
+    refs = [queue.get(timeout=DEADLINE_S) for _ in range(3)]
+    producer.join(DEADLINE_S)
     assert producer.exitcode == -9
     with BrokerFeatureStore(store_id="run", socket_path=away.socket_path) as store:
         for i, ref in enumerate(refs[:2]):

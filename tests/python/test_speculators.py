@@ -21,7 +21,7 @@ import pytest
 
 import feature_broker as fb
 import released
-from brokers import Broker, wait_until
+from brokers import DEADLINE_S, Broker, wait_until
 
 torch = pytest.importorskip("torch")
 
@@ -60,7 +60,7 @@ def make_transfer(backend: Any, broker: Broker, *arguments: str) -> Any:
 
 @pytest.fixture
 def transfer(backend: Any, broker: Broker) -> Iterator[Any]:
-    transfer = make_transfer(backend, broker, "--featured-wait-s", "20")
+    transfer = make_transfer(backend, broker, "--featured-wait-s", str(DEADLINE_S))
     yield transfer
     transfer.samples.close()
 
@@ -270,7 +270,7 @@ def test_a_trainer_that_asks_early_waits(engine: Engine, transfer: Any, rid: str
     with ThreadPoolExecutor(1) as pool:
         early = pool.submit(transfer.get_generated, manifest)
         engine.run(rid)
-        assert torch.equal(early.result(30)["hidden_states"], states(5))
+        assert torch.equal(early.result(DEADLINE_S)["hidden_states"], states(5))
     transfer.delete(manifest["handle"])
 
 
@@ -440,8 +440,8 @@ def test_workers(engine: Engine, transfer: Any, rid: str, method: str) -> None:
     answers = context.Queue()
     worker = context.Process(target=_train, args=(transfer, manifest, answers))
     worker.start()
-    assert answers.get(timeout=60) == float(states(6).float().sum())
-    worker.join(60)
+    assert answers.get(timeout=DEADLINE_S) == float(states(6).float().sum())
+    worker.join(DEADLINE_S)
     assert worker.exitcode == 0 and transfer.samples.find(manifest["handle"]) is None
 
 
@@ -463,8 +463,8 @@ def test_vllm_dies_before_the_trainer_reads(
 
     server = context.Process(target=serve)
     server.start()
-    manifest = queue.get(timeout=60)
-    server.join(60)
+    manifest = queue.get(timeout=DEADLINE_S)
+    server.join(DEADLINE_S)
     assert server.exitcode == -signal.SIGKILL
     transfer = make_transfer(backend, away)
     assert torch.equal(transfer.get_generated(manifest)["hidden_states"], states(12))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import feature_broker as fb
-from brokers import Broker, wait_until
+from brokers import DEADLINE_S, Broker, wait_until
 
 torch = pytest.importorskip("torch")
 
@@ -161,7 +161,7 @@ def test_reserved_memory_outlives_store_and_client(broker: Broker, sample_id: st
 
 def test_a_reservation_that_is_dropped_is_cancelled(store: fb.Store, sample_id: str) -> None:
     for _ in range(10):  # of 64 MiB, 32 each
-        room = store.reserve(sample_id, {"x": ("U8", (32 << 20,))}, timeout_s=20)
+        room = store.reserve(sample_id, {"x": ("U8", (32 << 20,))}, timeout_s=DEADLINE_S)
         del room
     room = store.reserve(sample_id, {"x": ("U8", (8,))})
     room.cancel()

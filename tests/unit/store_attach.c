@@ -22,6 +22,7 @@ static enum store_attached attach(struct fixture *f, char why[256]) {
     return store_attach(f->block, f->block_bytes, &f->options, f->now_ns, &f->store, why, 256);
 }
 
+/* A new process: attach, and see that all that was derived agrees with the slots. */
 static void restart(struct fixture *f) {
     char why[256];
     forget_process(f);
@@ -29,6 +30,7 @@ static void restart(struct fixture *f) {
     cr_assert_null(store_audit(f->store, why, sizeof why), "%s", why);
 }
 
+/* The owner of each holder lives. */
 static void adopt_all(struct fixture *f) {
     uint32_t cursor = 0, holder;
     uint64_t owner;
@@ -126,6 +128,7 @@ Test(store_attach, events_go_on_with_their_numbers) {
     fixture_deinit(&f);
 }
 
+/* The seed makes the key of hashes and tokens; a lease's token would not be found with another. */
 Test(store_attach, settings_may_change_and_the_seed_stays) {
     struct fixture f;
     fixture_options(&f);
@@ -143,6 +146,7 @@ Test(store_attach, settings_may_change_and_the_seed_stays) {
 }
 
 /* ---- what is refused ---- */
+/* Contract of store_attach(): what it refuses it leaves as it is, byte for byte. */
 static void expect_refused(struct fixture *f, enum store_attached expected, const char *words) {
     char why[256];
     size_t bytes = f->block_bytes;
@@ -155,6 +159,8 @@ static void expect_refused(struct fixture *f, enum store_attached expected, cons
     free(before);
 }
 
+/* A block with two samples, a lease on the first one, and a reservation. Its account is not the one
+ * in the copy that is returned, so that callers set it. */
 static struct fixture filled(void) {
     struct fixture f;
     struct store_lease lease;

@@ -8,6 +8,7 @@ from typing import Any
 from ._errors import Invalid, text
 from ._feature import ffi, lib
 from ._handles import StoreHandle
+from ._interrupts import raise_interrupt
 from ._ref import Ref, c_string
 from ._sources import Source, copy_source, to_numbers
 
@@ -98,6 +99,8 @@ class Batch:
         failed = lib.binding_put_batch(
             self._handle.raw, samples, count, self._deadline_ms, statuses, refs
         )
+        if failed:
+            raise_interrupt()
         sentence = text(lib.feature_last_error()) if failed else ""
         for index, (key, *_) in enumerate(waiting):
             ref = Ref._own(refs[index]) if refs[index] else None

@@ -13,6 +13,7 @@ from . import _sinks
 from ._errors import Invalid, failure, text
 from ._feature import ffi, lib
 from ._handles import ClientHandle, OfThisProcess, StoreHandle, milliseconds
+from ._interrupts import raise_interrupt
 from ._ref import c_string
 from ._store import Store
 
@@ -77,6 +78,7 @@ def connect(
     options = ffi.new("struct feature_options *")
     options.size = ffi.sizeof("struct feature_options")
     options.connect_timeout_ms = milliseconds(timeout_s, "timeout_s") or 1
+    options.interrupted = ffi.addressof(lib, "binding_interrupted")
     keep: list[Any] = []
     for field, value in (("socket_path", socket_path), ("client_name", client_name)):
         if value is not None:
@@ -210,9 +212,10 @@ class Client(OfThisProcess):
         """Waits until every release, ack and abort of this node has reached its home.
 
         Raises Timeout, with what is left, after timeout_s seconds."""
-        status = lib.feature_drain(self._open().raw, milliseconds(timeout_s, "timeout_s"))
+        status = lib.binding_drain(self._open().raw, milliseconds(timeout_s, "timeout_s"))
         if status:
             raise failure(status)
+        raise_interrupt()
 
     def health(self) -> Health:
         """How the broker is. Takes no lease."""

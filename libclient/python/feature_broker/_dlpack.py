@@ -38,13 +38,11 @@ _VERSIONED = b"dltensor_versioned"
 _DESTRUCTOR = int(lib.binding_dl_capsule_destructor())
 
 
-def make_capsule(
-    tensor: "Tensor", dtype: Dtype, pointer: Any, max_version: tuple[int, int] | None
-) -> Any:
+def make_capsule(tensor: "Tensor", dtype: Dtype, max_version: tuple[int, int] | None) -> Any:
     """A capsule that keeps the tensor alive until its consumer has called the deleter."""
     code, bits, lanes = dtype.dlpack
     shape = [int(length) for length in tensor.shape]
-    data = ffi.cast("void *", pointer) if tensor.nbytes else ffi.NULL
+    data = ffi.cast("void *", tensor.address) if tensor.nbytes else ffi.NULL
     if max_version is not None and max_version[0] >= 1:
         name = _VERSIONED
         flags = _READ_ONLY if tensor.buffer.readonly else 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._feature import ffi, lib
+from ._interrupts import raise_interrupt
 
 if TYPE_CHECKING:
     from ._ref import Ref
@@ -140,10 +141,12 @@ def text(pointer: Any) -> str:
 def failure(
     status: int, ref: "Ref | str | None" = None, sentence: str | None = None
 ) -> FeatureError:
-    """The exception for a status of libfeature, to be raised.
+    """The exception for a status of libfeature, to be raised. Raises KeyboardInterrupt, or what else
+    the handler of a signal has raised, when that is why the call has failed.
 
     sentence: None stands for what libfeature says of this thread's last failed call.
     """
+    raise_interrupt()
     if sentence is None:
         sentence = text(lib.feature_last_error())
     kind = _CLASSES.get(status)

@@ -91,7 +91,7 @@ class Reservation(OfThisProcess, Mapping[str, Any]):
         wait_for_torch()
         self._end()
         out = ffi.new("struct feature_ref **")
-        status = lib.feature_commit(raw, out)
+        status = lib.binding_commit(raw, out)
         if status:
             raise failure(status, self._sample_id)
         self._ref = Ref._own(out[0])

@@ -15,7 +15,7 @@ from . import _dlpack
 from ._dtypes import BY_FORMAT, F4, Dtype, numpy_types, torch_types
 from ._errors import Invalid, Unsupported
 from ._feature import ffi, lib
-from ._tensor import Tensor, count_bytes
+from ._tensor import Tensor, address_of, count_bytes
 
 RANK_MAX = int(lib.FEATURE_RANK_MAX)
 TENSORS_MAX = int(lib.FEATURE_TENSORS_MAX)
@@ -111,9 +111,7 @@ def of_buffer(value: Any) -> Source:
         return Source(
             dtype.code, 0, view.nbytes, shape, view, lambda buffer: _copy_bytes(buffer, view)
         )
-    pointer = ffi.from_buffer(view)
-    address = int(ffi.cast("uintptr_t", pointer))
-    return Source(dtype.code, address, view.nbytes, shape, pointer, None)
+    return Source(dtype.code, address_of(view), view.nbytes, shape, view, None)
 
 
 def _copy_bytes(buffer: Any, view: memoryview) -> None:

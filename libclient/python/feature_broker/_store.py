@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 from collections import deque
 from types import TracebackType
@@ -464,11 +463,23 @@ class Store(OfThisProcess):
         metadata: bytes = b"",
         timeout_s: float | None = 30.0,
     ) -> Ref:
-        """:meth:`put` for asyncio: runs it in the loop's thread pool, as it copies."""
-        put = functools.partial(
-            self.put, sample_id, tensors, metadata=metadata, timeout_s=timeout_s
-        )
-        return await asyncio.get_running_loop().run_in_executor(None, put)
+        """:meth:`put` for asyncio: runs it in the loop's thread pool, as it copies. When the task is
+        cancelled a put that waits for room ends within a second, and nothing was put; one that is
+        copying goes on."""
+        stop = ffi.new("int *")
+
+        def put() -> Ref:
+            lib.binding_stop_by(stop)
+            try:
+                return self.put(sample_id, tensors, metadata=metadata, timeout_s=timeout_s)
+            finally:
+                lib.binding_stop_by(ffi.NULL)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, put)
+        except asyncio.CancelledError:
+            stop[0] = 1
+            raise
 
     # ---- retire ----
 

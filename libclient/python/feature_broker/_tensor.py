@@ -42,6 +42,16 @@ def count_bytes(dtype: Dtype, shape: tuple[int, ...]) -> int:
     return bits // 8
 
 
+def address_of(view: memoryview) -> int:
+    """Where its bytes lie, as long as the memoryview lives.
+
+    The pointer of cffi that tells it is not kept in its place: it exports the memoryview once more,
+    and Python's garbage collector crashes when it frees both as parts of one circle.
+    """
+    with ffi.from_buffer(view) as pointer:
+        return int(ffi.cast("uintptr_t", pointer))
+
+
 class Tensor:
     """A dense tensor in CPU memory: dtype, shape and bytes; of every dtype there is.
 
@@ -52,7 +62,7 @@ class Tensor:
     it the lease of a view.
     """
 
-    __slots__ = ("_dtype", "shape", "_buffer", "_pointer", "__weakref__")
+    __slots__ = ("_dtype", "shape", "_buffer", "_address", "__weakref__")
 
     def __init__(self, dtype: Any, shape: tuple[int, ...], buffer: Any) -> None:
         """Wraps a buffer, without copying it.
@@ -79,7 +89,7 @@ class Tensor:
                 f"a tensor of dtype {self._dtype.name} and shape {self.shape} needs {need} bytes, "
                 f"the buffer has {self._buffer.nbytes}"
             )
-        self._pointer = ffi.from_buffer(self._buffer)
+        self._address = address_of(self._buffer)
 
     @property
     def dtype(self) -> str:
@@ -99,7 +109,7 @@ class Tensor:
     @property
     def address(self) -> int:
         """Where the bytes lie."""
-        return int(ffi.cast("uintptr_t", self._pointer))
+        return self._address
 
     def tobytes(self) -> bytes:
         """A copy of the bytes."""
@@ -148,7 +158,7 @@ class Tensor:
             return Tensor(self._dtype, self.shape, bytearray(self._buffer)).__dlpack__(
                 max_version=max_version
             )
-        return _dlpack.make_capsule(self, self._dtype, self._pointer, max_version)
+        return _dlpack.make_capsule(self, self._dtype, max_version)
 
     def __len__(self) -> int:
         if not self.shape:

@@ -187,9 +187,10 @@ def finish_get(
     if not raw:
         raise MemoryError("no memory for a view")
     if raw.status:
-        error = failure(raw.status, key)
-        lib.binding_release(raw, RETURNED)
-        raise error
+        try:
+            raise failure(raw.status, key)
+        finally:
+            lib.binding_release(raw, RETURNED)
     if not copy:
         lease = Lease(raw)
         return View(lease, indices_of(raw, names, key), made_by, consume)

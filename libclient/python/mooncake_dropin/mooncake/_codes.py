@@ -14,6 +14,7 @@ import logging
 
 from feature_broker._errors import FeatureError, text
 from feature_broker._feature import lib
+from feature_broker._interrupts import raise_interrupt
 
 logger = logging.getLogger("mooncake")
 
@@ -69,6 +70,7 @@ def of_error(error: FeatureError, what: str) -> int:
 def _tell(code: int, what: str, sentence: str | None) -> int:
     """Absent objects are usual: pollers ask for them many times a second."""
     if code not in (OK, OBJECT_NOT_FOUND):
+        raise_interrupt()  # Ctrl-C has ended the call
         if sentence is None:
             sentence = text(lib.feature_last_error())
         logger.warning("%s: %d: %s", what, code, sentence)

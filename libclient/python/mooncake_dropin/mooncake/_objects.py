@@ -18,6 +18,7 @@ from typing import Any, Sequence
 from feature_broker import FeatureError, Store
 from feature_broker._feature import ffi, lib
 from feature_broker._handles import StoreHandle
+from feature_broker._interrupts import raise_interrupt
 
 from . import _codes
 from ._keys import Key
@@ -185,7 +186,13 @@ class Objects:
         for index, sample_id in enumerate(keep):
             items[index].size = _ITEM_SIZE
             items[index].sample_id = sample_id
-        lib.feature_get_batch(self.handle.raw, items, len(keys), ffi.NULL)
+        lib.binding_get_batch(self.handle.raw, items, len(keys))
+        try:
+            raise_interrupt()
+        except BaseException:
+            for index in range(len(keys)):
+                lib.feature_release(items[index].view, _RETURNED)
+            raise
         found: list[tuple[int, Any]] = []
         for index, key in enumerate(keys):
             if items[index].status:

@@ -19,6 +19,7 @@ from typing import Any, Sequence
 import feature_broker as fb
 from feature_broker import _sinks
 from feature_broker._feature import ffi
+from feature_broker._tensor import address_of
 from feature_broker._view import finish_get
 
 from . import _codes, _inventory, _keys, _node, _objects
@@ -191,8 +192,7 @@ class MooncakeDistributedStore:
         view = memoryview(value)
         if not view.c_contiguous:
             view = memoryview(view.tobytes())
-        pointer = ffi.from_buffer(view)
-        return objects.put(name, int(ffi.cast("uintptr_t", pointer)), view.nbytes)
+        return objects.put(name, address_of(view), view.nbytes)
 
     def put_from(
         self, key: str, buffer_ptr: int, size: int, config: ReplicateConfig | None = None
