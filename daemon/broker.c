@@ -337,6 +337,7 @@ void broker_pump(struct broker *broker, uint64_t now_ns) {
         if (more)
             deadlines_set(&broker->deadlines, &broker->collect, now_ns);
     }
+    keep_flush(broker->options.keep);
     twin_pump(broker);
     deadlines_run(&broker->deadlines, now_ns, DUE_PER_RUN);
     requests_check_drains(broker);

@@ -35,6 +35,9 @@ struct kept_store {
     uint64_t arena_bytes, block_bytes;
     uint32_t hugepages; /* whether the arena has such */
     uint32_t policy, checksum, readers, max_samples;
+    /* With max_samples and the two sizes these fix the layout of the index. */
+    uint32_t max_tombstones, max_leases, max_ended_leases;
+    uint32_t max_holders, max_waiters, max_replays, max_events;
     uint64_t max_resident_bytes, landing_bytes;
     uint64_t max_hold_ms, max_reserve_ms, max_wait_ms, max_pass_ms;
     struct config_ids allow_uids, writer_uids;

@@ -284,6 +284,13 @@ static void spaces_take_sizes(const struct space *space, const struct kept_store
     options->max_resident_bytes = record->max_resident_bytes;
     options->landing_bytes = record->landing_bytes;
     options->max_samples = record->max_samples;
+    options->max_tombstones = record->max_tombstones;
+    options->max_leases = record->max_leases;
+    options->max_ended_leases = record->max_ended_leases;
+    options->max_holders = record->max_holders;
+    options->max_waiters = record->max_waiters;
+    options->max_replays = record->max_replays;
+    options->max_events = record->max_events;
 }
 
 /* Beyond the memory limit of the cgroup the kernel would kill the broker as its stores fill. */

@@ -15,11 +15,14 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "node/node.h"
+
+#define PATIENCE_MS 5000u
 
 static struct kept_table *spaces_table(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_STORES);
@@ -51,6 +54,13 @@ bool space_keep_begin(struct broker *broker, struct space *space, const struct c
                                   .checksum = config->checksum,
                                   .readers = config->readers,
                                   .max_samples = options->max_samples,
+                                  .max_tombstones = options->max_tombstones,
+                                  .max_leases = options->max_leases,
+                                  .max_ended_leases = options->max_ended_leases,
+                                  .max_holders = options->max_holders,
+                                  .max_waiters = options->max_waiters,
+                                  .max_replays = options->max_replays,
+                                  .max_events = options->max_events,
                                   .max_resident_bytes = options->max_resident_bytes,
                                   .landing_bytes = options->landing_bytes,
                                   .max_hold_ms = config->max_hold_ms,
@@ -65,6 +75,17 @@ bool space_keep_begin(struct broker *broker, struct space *space, const struct c
     return true;
 }
 
+/* At a start the keeper gets two descriptors for each store in one go, and it may be slower than we
+ * are. Once the first turn has begun there are clients, and nobody waits for the keeper. */
+static int spaces_put(struct broker *broker, const char *key, int fd) {
+    int result = keep_put(broker->options.keep, key, fd);
+    for (unsigned i = 0; result == -EAGAIN && !broker->started_ns && i < PATIENCE_MS; i++) {
+        poll(NULL, 0, 1);
+        result = keep_put(broker->options.keep, key, fd);
+    }
+    return result;
+}
+
 int space_keep_commit(struct broker *broker, struct space *space, int block_fd, char *why,
                       size_t why_bytes) {
     struct kept_store *record = kept_record(spaces_table(broker), space->kept - 1);
@@ -73,13 +94,18 @@ int space_keep_commit(struct broker *broker, struct space *space, int block_fd, 
     record->block_bytes = space->block_bytes;
     record->hugepages = space->arena.hugepages;
     spaces_key(key, 'a', space->index);
-    int result = keep_put(broker->options.keep, key, space->arena.fd);
+    int result = spaces_put(broker, key, space->arena.fd);
     spaces_key(key, 'i', space->index);
     if (!result)
-        result = keep_put(broker->options.keep, key, block_fd);
+        result = spaces_put(broker, key, block_fd);
     if (result) {
         snprintf(why, why_bytes, "store %s: its memory could not be given to its keeper: %s",
-                 space->name, strerror(-result));
+                 space->name,
+                 result == -EAGAIN   ? "it is busy; try again"
+                 : result == -ENOSPC ? "it holds as many descriptors as it may "
+                                       "(FileDescriptorStoreMax= of the unit, RLIMIT_NOFILE of "
+                                       "featured --supervise)"
+                                     : strerror(-result));
         space_keep_end(broker, space);
         return result;
     }
