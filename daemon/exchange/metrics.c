@@ -39,6 +39,7 @@ void metrics_measure_node(const struct broker *broker, struct measured_node *out
         .release_pending = broker->exchange->release_pending,
         .max_release_pending = broker->limits.of[ACCOUNT_NODE][CHARGE_PENDING_ENDS],
         .index_pending = broker->directory->ops->pending(broker->directory),
+        .memory_ns = broker->kept ? broker->now_ns - kept_memory_since_ns(broker->kept) : 0,
         .log_dropped = log_dropped(), /* the log is the process's */
         .longest_turn_ns = turns_recent_ns(broker),
         .longest_turn_ever_ns = broker->turns.longest_ns,

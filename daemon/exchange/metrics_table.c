@@ -45,7 +45,10 @@ const struct metric metrics_of_node[] = {
     {"featured_fenced", "1 while the node may not serve because it cannot prove to be alive in the index.", NODE(fenced)},
     {"featured_twin", "1 while another broker of the same name is known of.", NODE(has_twin)},
     {"featured_kept", "1 if somebody keeps this broker's memory while it restarts: a crash loses no sample.", NODE(kept)},
-    {"featured_restarts", "How often the broker has been started again over the memory that was kept for it.", COUNTER, NODE(restarts)},
+    {"featured_restarts", "How often the broker has been started again over the memory that was kept for it.", COUNTER, NODE(restarts),
+     STATUS("restarts", "restarts with this memory")},
+    {"featured_memory_age_seconds", "Since the memory of this node was made; a restart of the broker does not end it.", SECONDS,
+     NODE(memory_ns), STATUS("memory_age_ms", "memory since")},
     {"featured_uptime_seconds", "Since this process has begun to serve.", SECONDS, NODE(uptime_ns)},
     /* How much of what it may keep it keeps. */
     {"featured_sessions", "Connected clients.", NODE(sessions)},

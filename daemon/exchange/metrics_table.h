@@ -17,6 +17,7 @@ struct measured_node {
     bool ready, draining, fenced, has_twin, kept;
     uint64_t restarts, uptime_ns, sessions, max_sessions, stores, requests;
     uint64_t resident_bytes, max_resident_bytes, release_pending, max_release_pending;
+    uint64_t memory_ns; /* since the memory of the node was made */
     uint64_t index_pending, log_dropped, odd_answers, longest_turn_ns, longest_turn_ever_ns;
     struct node_counts counts;
     struct directory_counts index;
