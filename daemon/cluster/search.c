@@ -37,7 +37,8 @@
  *
  * A home whose broker is killed and started again with its memory is back after a moment, with all
  * that it held. So when the link to a home is lost that was heard a moment ago, the get does not
- * end: after a pause it asks that home again, until its own time is over (SEARCH_IF_RETURNS).
+ * end: after a pause it asks that home again, until its own time is over (SEARCH_IF_RETURNS). A
+ * generation that was found for an id, and whose bytes did not come, is not asked for again.
  *
  * A row of the table below says: in this state, on this event, if this holds, go there and do that.
  * The first row that fits is taken. An event without a row changes nothing: for example, an answer

@@ -108,6 +108,7 @@ struct find {
     struct fetch_reader reader;
     struct deadline again; /* a home that may be back is asked then; not set: none */
     uint32_t asked_again;
+    bool by_ref; /* it began at the home that its ref names, and no other node can have it */
     /* Its own: */
     uint64_t remote;      /* id of the remote lease that it holds, 0 = none */
     struct peer *unheard; /* one that might have the id and could not be asked; NULL = none */

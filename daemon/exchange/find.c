@@ -440,13 +440,17 @@ static void find_land(struct find *find, const struct find_told *leased) {
 
 /* ---- a home that may be back in a moment ---- */
 
+/* The generation that was found for an id, and whose bytes did not come, is not asked for again: it
+ * may have ended meanwhile while another node has a newer one, and its home would say "not found"
+ * of it alone. Such a get ends as UNAVAILABLE, and whoever asks again begins a new search. */
 static bool find_home_returns(const struct find *find, enum search_event event,
                               const struct find_told *told) {
     const struct broker *broker = find->item.call->broker;
     struct peer *home = peers_find(broker->peers, find->item.ref.home);
     struct peer_info info;
     if ((event != SEARCH_ON_UNHEARD && event != SEARCH_ON_NOT_LANDED) || !home ||
-        (event == SEARCH_ON_NOT_LANDED && told->status != FB__STATUS__UNAVAILABLE) ||
+        (event == SEARCH_ON_NOT_LANDED &&
+         (told->status != FB__STATUS__UNAVAILABLE || !find->by_ref)) ||
         broker->exchange->closing || find_home_is_dead(&find->item))
         return false;
     peer_query(home, &info);
@@ -551,6 +555,7 @@ void find_begin(struct find *find) {
     enum search_event event = !here             ? SEARCH_ON_REF_ELSEWHERE
                               : ref->generation ? SEARCH_ON_REF_HERE
                                                 : SEARCH_ON_ID;
+    find->by_ref = !here;
     find_on(find, event, &(struct find_told){0});
 }
 

@@ -23,23 +23,13 @@
 #define SMALL_BYTES 4096u /* comes with the answer that grants it */
 #define LARGE_BYTES (4u << 20)
 
-static pid_t broker_of(const struct cluster *cluster, uint32_t node) {
-    char path[64];
-    int pid = 0, process = cluster->nodes[node].process.pid;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", process, process);
-    FILE *file = fopen(path, "re");
-    if (!file || fscanf(file, "%d", &pid) != 1)
-        pid = 0;
-    if (file)
-        fclose(file);
-    return pid;
-}
-
-/* Does not wait for the next one: what follows meets whatever there is. */
+/* Does not wait for the next one: what follows meets whatever there is. One that was killed a
+ * moment ago may be gone between the look and the signal. */
 static void kill_broker(const struct cluster *cluster, uint32_t node) {
-    pid_t broker = 0;
-    WAIT_UNTIL((broker = broker_of(cluster, node)) != 0, DEADLINE_MS);
-    CHECK(kill(broker, SIGKILL) == 0, "no broker to kill");
+    pid_t broker;
+    WAIT_UNTIL((broker = process_child(&cluster->nodes[node].process)) != 0 &&
+                   kill(broker, SIGKILL) == 0,
+               DEADLINE_MS);
 }
 
 /* With an index a node that is back serves when it has compared; until then it says UNAVAILABLE. */

@@ -22,25 +22,11 @@
 #define MIB         1048576u
 #define DEADLINE_MS 60000u
 
-/* The broker itself: the one child of the process that supervises it; 0 = there is none now. */
-static pid_t broker_of(const struct cluster *cluster) {
-    char path[64];
-    int pid = 0;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", cluster->nodes[0].process.pid,
-             cluster->nodes[0].process.pid);
-    FILE *file = fopen(path, "re");
-    if (!file || fscanf(file, "%d", &pid) != 1)
-        pid = 0;
-    if (file)
-        fclose(file);
-    return pid;
-}
-
 static void kill_broker(const struct cluster *cluster) {
     pid_t before = 0;
-    WAIT_UNTIL((before = broker_of(cluster)) != 0, DEADLINE_MS);
+    WAIT_UNTIL((before = process_child(&cluster->nodes[0].process)) != 0, DEADLINE_MS);
     CHECK(kill(before, SIGKILL) == 0, "no broker to kill");
-    WAIT_UNTIL(broker_of(cluster) != before, DEADLINE_MS);
+    WAIT_UNTIL(process_child(&cluster->nodes[0].process) != before, DEADLINE_MS);
 }
 
 static void start(struct cluster *cluster) {
@@ -121,7 +107,7 @@ Test(session_kill, a_client_that_dies_meanwhile_holds_nothing, .timeout = 120) {
     CHECK_OK(payload_put(&payload, store, DEADLINE_MS, NULL));
     process_fork(&client, hold, &cluster);
     channel_expect(client.channel, "held", DEADLINE_MS);
-    pid_t broker = broker_of(&cluster);
+    pid_t broker = process_child(&cluster.nodes[0].process);
     CHECK(kill(broker, SIGSTOP) == 0, "no broker to stop"); /* it sees nothing of the death */
     process_kill(&client);
     CHECK(kill(broker, SIGKILL) == 0, "no broker to kill");

@@ -85,14 +85,6 @@ static bool serves(void) {
     return ask("status", NULL) != NULL;
 }
 
-/* The broker that runs now; 0: none. */
-static pid_t broker_of(const struct process *supervisor) {
-    char path[64];
-    int pid = 0;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", supervisor->pid, supervisor->pid);
-    return sscanf(read_text(path), "%d", &pid) == 1 ? pid : 0;
-}
-
 static void end(struct process *supervisor, int expected) {
     int status = -1;
     process_signal(supervisor, SIGTERM);
@@ -144,7 +136,7 @@ static void expect_same(const char *path, const char *other) {
 /* Another broker than `before` serves. */
 static void wait_for_next(const struct process *supervisor, pid_t before) {
     pid_t now;
-    WAIT_UNTIL((now = broker_of(supervisor)) != 0 && now != before && serves(), PATIENCE_MS);
+    WAIT_UNTIL((now = process_child(supervisor)) != 0 && now != before && serves(), PATIENCE_MS);
 }
 
 Test(supervise, twenty_crashes_lose_nothing) {
@@ -155,7 +147,7 @@ Test(supervise, twenty_crashes_lose_nothing) {
     char before[160];
     snprintf(before, sizeof before, "%s", read_back("before"));
     for (unsigned i = 0; i < 20; i++) {
-        pid_t broker = broker_of(&supervisor);
+        pid_t broker = process_child(&supervisor);
         CHECK(broker > 0 && kill(broker, SIGKILL) == 0, "pid %d: %s", broker, strerror(errno));
         wait_for_next(&supervisor, broker);
         CHECK(has_sample(), "after crash %u: %s", i + 1, read_text(log_path));
@@ -169,7 +161,7 @@ Test(supervise, restarts_the_broker_alone_on_sigusr2_and_drains_on_sigterm) {
     start(&supervisor);
     WAIT_UNTIL(serves(), PATIENCE_MS);
     put_sample();
-    pid_t broker = broker_of(&supervisor);
+    pid_t broker = process_child(&supervisor);
     process_signal(&supervisor, SIGUSR2);
     wait_for_next(&supervisor, broker);
     CHECK(has_sample(), "%s", read_text(log_path));
@@ -183,7 +175,7 @@ Test(supervise, mends_with_the_configuration) {
     start(&supervisor);
     WAIT_UNTIL(serves(), PATIENCE_MS);
     put_sample();
-    pid_t broker = broker_of(&supervisor);
+    pid_t broker = process_child(&supervisor);
     configure("max_smaples = 7\n");
     process_signal(&supervisor, SIGUSR2);
     WAIT_UNTIL(strstr(read_text(log_path), "ended with status 2"), PATIENCE_MS);
@@ -201,7 +193,7 @@ Test(supervise, keeps_a_store_whose_sizes_and_limits_are_configured_anew) {
     start(&supervisor);
     WAIT_UNTIL(serves(), PATIENCE_MS);
     put_sample();
-    pid_t broker = broker_of(&supervisor);
+    pid_t broker = process_child(&supervisor);
     configure("max_hold = 1h\n[peers]\nmax_leases_per_peer = 400000\n");
     process_signal(&supervisor, SIGUSR2);
     wait_for_next(&supervisor, broker);

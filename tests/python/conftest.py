@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import signal
 import sys
 from pathlib import Path
 from typing import Iterator
@@ -13,6 +14,10 @@ from typing import Iterator
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+# A shell that runs the tests in its background has them ignore SIGINT, and so would every program
+# that they start; those that interrupt one would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import feature_broker as fb  # noqa: E402
 from brokers import Broker, start_pair, temporary_folder, wait_until  # noqa: E402

@@ -103,6 +103,18 @@ void process_signal(const struct process *process, int signal_number) {
     CHECK(kill(process->pid, signal_number) == 0, "kill: %s", strerror(errno));
 }
 
+pid_t process_child(const struct process *process) {
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", process->pid, process->pid);
+    FILE *file = fopen(path, "re");
+    if (!file || fscanf(file, "%d", &pid) != 1)
+        pid = 0;
+    if (file)
+        fclose(file);
+    return pid;
+}
+
 void process_kill(struct process *process) {
     if (process->pid == 0)
         return;

@@ -28,6 +28,8 @@ void process_fork(struct process *out, int (*body)(int channel, void *context), 
 bool process_wait(struct process *process, uint32_t deadline_ms, int *status_out);
 bool process_running(const struct process *process);
 void process_signal(const struct process *process, int signal_number);
+/* Its one child, for example the broker under `featured --supervise`; 0: there is none now. */
+pid_t process_child(const struct process *process);
 /* SIGKILL and wait. Nothing to do for one that is gone. */
 void process_kill(struct process *process);
 /* The helper must end by itself, with status 0. */

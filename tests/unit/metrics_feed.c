@@ -55,17 +55,18 @@ static void tear_down(void) {
 
 TestSuite(metrics_feed, .init = set_up, .fini = tear_down);
 
-/* What comes until the other side closes. */
+/* What comes until the other side closes; "" when nobody listens any more. */
 static void ask(const char *path, char *out, size_t out_bytes) {
     struct sockaddr_in address = loopback(port);
     char request[256];
     size_t at = 0;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
     int bytes = snprintf(request, sizeof request,
                          "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path);
-    cr_assert_eq(send(fd, request, (size_t)bytes, MSG_NOSIGNAL), bytes);
-    for (ssize_t got; at + 1 < out_bytes && (got = recv(fd, out + at, out_bytes - at - 1, 0)) > 0;)
+    bool listens = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+                   send(fd, request, (size_t)bytes, MSG_NOSIGNAL) == bytes;
+    for (ssize_t got;
+         listens && at + 1 < out_bytes && (got = recv(fd, out + at, out_bytes - at - 1, 0)) > 0;)
         at += (size_t)got;
     out[at] = '\0';
     close(fd);
