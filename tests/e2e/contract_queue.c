@@ -130,8 +130,10 @@ CONTRACT(queue_gets_before_the_puts,
     loop_deinit(&loop);
 }
 
+/* Another node that was asked goes on waiting for "never" until wait_ms is over, and the end of the
+ * test waits for that. */
 CONTRACT(queue_closed_with_gets_under_way, "[store run]\n") {
-    struct feature_get_options options = {.size = sizeof options, .wait_ms = 60000};
+    struct feature_get_options options = {.size = sizeof options, .wait_ms = 5000};
     struct payload payload;
     struct loop loop;
     loop_init(&loop, world->consumer_feature);
