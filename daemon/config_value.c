@@ -466,29 +466,36 @@ void config_value_format(const struct config_rule *rule, const void *field, char
         snprintf(out, out_bytes, "(nothing)");
 }
 
+/* The address of "host:port" as bytes. AF_INET or AF_INET6; 0: the host is a name, and stays in
+ * `host`; -1: it has not that form. */
+static int config_value_family(const char *address, char host[256], struct in_addr *v4,
+                               struct in6_addr *v6) {
+    uint64_t port;
+    if (!config_value_split_address(address, host, &port))
+        return -1;
+    return inet_pton(AF_INET, host, v4) == 1    ? AF_INET
+           : inet_pton(AF_INET6, host, v6) == 1 ? AF_INET6
+                                                : 0;
+}
+
 /* 0.0.0.0 or [::] can be listened on, but say nothing about where others find us. */
 bool config_address_is_any(const char *address) {
     char host[256];
-    uint64_t port;
     struct in_addr v4;
     struct in6_addr v6;
-    if (!config_value_split_address(address, host, &port))
-        return false;
-    if (inet_pton(AF_INET, host, &v4) == 1)
-        return v4.s_addr == INADDR_ANY;
-    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
+    int family = config_value_family(address, host, &v4, &v6);
+    return (family == AF_INET && v4.s_addr == INADDR_ANY) ||
+           (family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&v6));
 }
 
-/* Other names are none, whatever they mean today: they may mean another machine tomorrow. */
+/* Of names "localhost" alone counts, whatever the others mean today: they may mean another machine
+ * tomorrow. */
 bool config_address_is_loopback(const char *address) {
     char host[256];
-    uint64_t port;
     struct in_addr v4;
     struct in6_addr v6;
-    if (!config_value_split_address(address, host, &port))
-        return false;
-    if (inet_pton(AF_INET, host, &v4) == 1)
-        return ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
-    return strcmp(host, "localhost") == 0 ||
-           (inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
+    int family = config_value_family(address, host, &v4, &v6);
+    return (family == AF_INET && ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET) ||
+           (family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6)) ||
+           (family == 0 && strcmp(host, "localhost") == 0);
 }

@@ -32,8 +32,10 @@ void fc_session_greet(struct fc_session *session, Fb__Hello *hello);
  * answer, fd -1 = none; it is closed. */
 void fc_session_take(struct feature *feature, struct fc_link *link, const Fb__HelloReply *hello,
                      struct fc_inherited *lock);
-/* On a link whose Hello came back to the session: says what this handle holds, so that the rest
- * ends, and has the releases said again that may have been lost. False: no memory for it. */
+/* For a link on which the broker has given this client its session back. Tells the broker which
+ * leases and reservations this handle holds, so that it ends all others of the session. Releases
+ * that were sent on the lost connection may not have arrived, and are sent again. False: there is
+ * no memory for the message. */
 bool fc_session_say_holdings(struct feature *feature, struct fc_link *link);
 /* Nobody will come back: the broker ends the session with its connection. */
 void fc_session_leave(struct fc_session *session);

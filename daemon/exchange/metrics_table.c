@@ -167,7 +167,8 @@ const struct metric metrics_of_peer_info[] = {
     {"featured_peer_info", "Where this node finds another, and over what it talks to it; always 1.", PEER(one)},
 };
 
-/* Bytes and messages are those of the present connection: a new one begins at 0. */
+/* Bytes and messages are counted from the beginning of the connection that is there now: after a
+ * reconnect they start at 0 again. */
 const struct metric metrics_of_peer[] = {
     {"featured_peer_up", "1 if there is a connection to this node.", PEER(up)},
     {"featured_peer_silent_seconds", "Since it last said anything.", SECONDS, PEER(silent_ns)},

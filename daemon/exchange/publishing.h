@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One put, repair or end that is under way: shared by publish.c, which carries it out, and
- * publish_recall.c, which writes down what a broker that is killed meanwhile must know again.
+ * One put, repair or end that is under way. Two files share this struct: publish.c carries it out,
+ * and publish_recall.c writes its progress into the node's memory. If the broker is killed before
+ * the end, the next broker reads there how far the put had come, and goes on.
  */
 #ifndef FEATURED_EXCHANGE_PUBLISHING_H
 #define FEATURED_EXCHANGE_PUBLISHING_H

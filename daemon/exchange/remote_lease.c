@@ -47,6 +47,12 @@ static bool remote_lease_grow(struct remote_leases *leases) {
     return true;
 }
 
+/* The upper half of an id says how often its slot has been used, so that an id is never given
+ * again. */
+static uint64_t remote_lease_next_use(const struct remote_lease *slot) {
+    return (slot->id >> 32) + 1;
+}
+
 /* Three places to take a slot from, in this order: one whose lease was never granted, which nobody
  * can name any more; the one that ended longest ago, if enough are remembered; a new one. */
 static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_out,
@@ -54,7 +60,7 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
     if (leases->free_first) {
         *slot_out = leases->free_first - 1;
         leases->free_first = leases->slots[*slot_out].next_free;
-        *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
+        *uses_out = remote_lease_next_use(&leases->slots[*slot_out]);
         return true;
     }
     if (leases->ended_count >= REMEMBERED) {
@@ -62,7 +68,7 @@ static bool remote_lease_take_slot(struct remote_leases *leases, uint32_t *slot_
         leases->ended_first = (leases->ended_first + 1) % leases->room;
         leases->ended_count--;
         if (!leases->slots[*slot_out].telling) {
-            *uses_out = (leases->slots[*slot_out].id >> 32) + 1;
+            *uses_out = remote_lease_next_use(&leases->slots[*slot_out]);
             return true;
         }
         /* Its end is still to be told: it goes to the back of the ring. */

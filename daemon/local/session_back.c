@@ -24,15 +24,15 @@ int session_make_lasting(const struct session *session, Fb__HelloReply *hello, i
         return -1; /* the client has its lock since it first came */
     if (session->set->backend->park && (lasting->death.watching || session->pidfd_wanted))
         error = lasting_make_lock(lasting, &lock_fd);
-    if (error)
+    if (error) {
         hello->token.len = 0;
-    if (error)
         log_limited(LOG_LEVEL_WARNING, session->uid,
                     "%s: its leases end when its connection breaks, for the death of its process "
                     "cannot be told: %s",
                     session_name(session), strerror(-error));
-    else if (!session->pidfd_wanted)
+    } else if (!session->pidfd_wanted) {
         *keep_error = lasting_keep(lasting);
+    }
     return lock_fd;
 }
 

@@ -16,12 +16,19 @@
 #define FEATURED_MEMORY_KEEP_H
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* Letters, digits, '.' and '-'. Short on purpose: systemd hands all names over in one variable of
  * the environment, and exec fails when that is longer than 128 KiB. */
 #define KEEP_NAME_BYTES_MAX 31
+
+/* Makes a name of what it is, as one letter, and of its number: 'p' and 17 make "p.17". */
+static inline void keep_name(char out[KEEP_NAME_BYTES_MAX + 1], char kind, uint32_t number) {
+    snprintf(out, KEEP_NAME_BYTES_MAX + 1, "%c.%" PRIu32, kind, number);
+}
 
 struct keep;
 

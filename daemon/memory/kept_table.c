@@ -116,7 +116,8 @@ static struct kept_table_header *kept_find(struct kept_header *header, uint32_t 
 
 /* ---- making and attaching ---- */
 
-/* The file may grow, for a later version adds its tables; it never shrinks under a mapping. */
+/* The seals forbid to make the file shorter, because a process that reads a mapped page beyond the
+ * end of a file is killed (SIGBUS). It may become longer: a later version adds its tables there. */
 static int kept_create(struct kept_memory *memory, uint64_t bytes) {
     memory->fd = memfd_create("featured:node", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (memory->fd < 0 || fchmod(memory->fd, 0600) < 0 || ftruncate(memory->fd, (off_t)bytes) < 0 ||

@@ -5,10 +5,11 @@
  * instruction, and what belongs to no single store, is a record here: sessions, what each has
  * opened, leases at other homes, the settings of stores.
  *
- * A record is taken, filled, and committed by one store of 8 bytes, its word. A record whose word
- * is 0 does not exist: one that was taken and never committed is free again after an attach. Change
- * a committed record only in ways that are right at every instruction, such as one aligned store of
- * 8 bytes; for a larger change take a new record, commit it and free the old one.
+ * Each record begins with a word of 8 bytes. kept_take() gives a free record, whose word is 0; the
+ * caller fills in the rest; kept_commit() sets the word, with one store of 8 bytes, and from then
+ * on the record exists. If the broker dies before that store, the next one finds the record free.
+ * Change a committed record only in ways that are right at every instruction, such as one aligned
+ * store of 8 bytes; for a larger change take a new record, commit it and free the old one.
  *
  * Tables do not move: each has its largest capacity from the beginning, in a file that takes memory
  * only where something was written. Not for several threads.

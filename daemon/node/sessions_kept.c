@@ -16,8 +16,8 @@
  *   - a record with all that belongs to it: the session is parked, and its client comes back;
  *   - a record whose client is dead: the session ends as it would have done.
  *
- * Sessions of clients that do not come back, of earlier versions for example, have no record, and
- * end with the broker.
+ * Some clients cannot come back to a session, for example programs that are linked with an earlier
+ * libfeature. Their sessions have no record, and end when the broker does.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -36,29 +36,24 @@ static struct kept_table *sessions_attachments(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_ATTACHMENTS);
 }
 
-/* "p.17", "l.17": short, because all names together are one variable of the environment. */
-static void sessions_key(char key[KEEP_NAME_BYTES_MAX + 1], char kind, uint32_t record) {
-    snprintf(key, KEEP_NAME_BYTES_MAX + 1, "%c.%u", kind, record);
-}
-
 /* ---- while it lives ---- */
 
 static void sessions_drop_keys(const struct broker *broker, uint32_t record) {
     char key[KEEP_NAME_BYTES_MAX + 1];
-    sessions_key(key, 'p', record);
+    keep_name(key, 'p', record);
     keep_drop(broker->options.keep, key);
-    sessions_key(key, 'l', record);
+    keep_name(key, 'l', record);
     keep_drop(broker->options.keep, key);
 }
 
 /* Both or none: with one of the two the next broker could not tell whether the client lives. */
 static int sessions_put_keys(const struct broker *broker, uint32_t record, int pidfd, int lock_fd) {
     char key[KEEP_NAME_BYTES_MAX + 1];
-    sessions_key(key, 'l', record);
+    keep_name(key, 'l', record);
     int error = keep_put(broker->options.keep, key, lock_fd);
     if (error)
         return error;
-    sessions_key(key, 'p', record);
+    keep_name(key, 'p', record);
     error = keep_put(broker->options.keep, key, pidfd);
     if (error)
         sessions_drop_keys(broker, record);
@@ -304,9 +299,9 @@ struct broker_session *broker_session_recalled(struct broker *broker,
         return NULL;
     session->recalled = false;
     *credentials = session->credentials;
-    sessions_key(key, 'p', session->kept - 1);
+    keep_name(key, 'p', session->kept - 1);
     *pidfd_out = keep_take(broker->options.keep, key);
-    sessions_key(key, 'l', session->kept - 1);
+    keep_name(key, 'l', session->kept - 1);
     *lock_fd_out = keep_take(broker->options.keep, key);
     return session;
 }

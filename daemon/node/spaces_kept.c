@@ -28,15 +28,11 @@ static struct kept_table *spaces_table(const struct broker *broker) {
     return kept_table(broker->kept, KEPT_STORES);
 }
 
-static void spaces_key(char key[KEEP_NAME_BYTES_MAX + 1], char kind, uint32_t slot) {
-    snprintf(key, KEEP_NAME_BYTES_MAX + 1, "%c.%u", kind, slot);
-}
-
 static void spaces_drop_keys(const struct broker *broker, uint32_t slot) {
     char key[KEEP_NAME_BYTES_MAX + 1];
-    spaces_key(key, 'i', slot);
+    keep_name(key, 'i', slot);
     keep_drop(broker->options.keep, key);
-    spaces_key(key, 'a', slot);
+    keep_name(key, 'a', slot);
     keep_drop(broker->options.keep, key);
 }
 
@@ -93,9 +89,9 @@ int space_keep_commit(struct broker *broker, struct space *space, int block_fd, 
     record->arena_bytes = space->arena.bytes;
     record->block_bytes = space->block_bytes;
     record->hugepages = space->arena.hugepages;
-    spaces_key(key, 'a', space->index);
+    keep_name(key, 'a', space->index);
     int result = spaces_put(broker, key, space->arena.fd);
-    spaces_key(key, 'i', space->index);
+    keep_name(key, 'i', space->index);
     if (!result)
         result = spaces_put(broker, key, block_fd);
     if (result) {
@@ -159,9 +155,9 @@ int space_kept_take(struct broker *broker, struct space *space, int *block_fd_ou
                     size_t why_bytes) {
     const struct kept_store *record = kept_record(spaces_table(broker), space->kept - 1);
     char key[KEEP_NAME_BYTES_MAX + 1], wrong[256];
-    spaces_key(key, 'a', space->index);
+    keep_name(key, 'a', space->index);
     int arena_fd = keep_take(broker->options.keep, key);
-    spaces_key(key, 'i', space->index);
+    keep_name(key, 'i', space->index);
     *block_fd_out = keep_take(broker->options.keep, key);
     int result = arena_fd < 0        ? arena_fd
                  : *block_fd_out < 0 ? *block_fd_out

@@ -109,22 +109,31 @@ void context_disconnect(struct context *context) {
     context->feature = NULL;
 }
 
+int context_read_secret(struct context *context, uint8_t secret[SECRET_BYTES_MAX],
+                        size_t *bytes_out) {
+    const char *path = options_text(&context->options, "secret-file", NULL);
+    char why[256];
+    *bytes_out = 0;
+    if (!path)
+        return FEATURE_OK;
+    ssize_t bytes = secret_read(path, secret, why, sizeof why);
+    if (bytes < 0)
+        return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
+    *bytes_out = (size_t)bytes;
+    return FEATURE_OK;
+}
+
 /* Opens without reporting what the broker says; reports a secret file that cannot be used. */
 static int context_open_quietly(struct context *context, const char *name, bool read_only,
                                 struct feature_store **out, bool *reported) {
     uint8_t secret[SECRET_BYTES_MAX];
     struct feature_open_options options = {.size = sizeof options, .read_only = read_only};
-    const char *path = options_text(&context->options, "secret-file", NULL);
-    if (path) {
-        char why[256];
-        ssize_t bytes = secret_read(path, secret, why, sizeof why);
-        *reported = bytes < 0;
-        if (bytes < 0)
-            return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
-        options.secret = secret;
-        options.secret_bytes = (size_t)bytes;
-    }
-    int status = feature_store_open(context->feature, name, &options, out);
+    int status = context_read_secret(context, secret, &options.secret_bytes);
+    *reported = status != FEATURE_OK;
+    if (status)
+        return status;
+    options.secret = options.secret_bytes ? secret : NULL;
+    status = feature_store_open(context->feature, name, &options, out);
     sodium_memzero(secret, sizeof secret);
     return status;
 }

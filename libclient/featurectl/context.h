@@ -13,6 +13,7 @@
 #include "admin.h"
 #include "featurectl/command.h"
 #include "featurectl/exit_code.h"
+#include "featurectl/secret.h"
 #include "featurectl/table.h"
 
 /* Round trips of a command that says nothing else. */
@@ -46,6 +47,10 @@ struct context {
 int context_connect(struct context *context);
 void context_disconnect(struct context *context);
 
+/* The secret of --secret-file into `secret`, which the caller wipes; *bytes_out 0: there is no such
+ * option. Reports trouble. */
+int context_read_secret(struct context *context, uint8_t secret[SECRET_BYTES_MAX],
+                        size_t *bytes_out);
 /* Opens a store with --secret-file; reports trouble. */
 int context_open(struct context *context, const char *name, bool read_only,
                  struct feature_store **out);

@@ -2,8 +2,12 @@
  *
  * `export`: every resident sample of a store becomes a safetensors file, and a line of a manifest.
  *
- * The members are asked what they have -> what the manifest has already is left out -> for each of
- * the others: get, write the file, give it its name, add its line, release as returned.
+ * The steps:
+ *   1. Each node of the cluster lists the samples that it holds.
+ *   2. Samples that have a line in the manifest already are left out.
+ *   3. Each other sample is got; its bytes are written to a temporary file; the file is renamed to
+ *      its own name; a line is added to the manifest; the lease is released as returned, so that
+ * the export consumes nothing.
  *
  * It may be interrupted anywhere and started again: a sample whose generation has a line, and whose
  * file has the size that follows from its ref, is not written again (export_dir.h). A sample that

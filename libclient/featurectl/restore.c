@@ -15,7 +15,6 @@
 #include "featurectl/export_dir.h"
 #include "featurectl/manifest.h"
 #include "featurectl/memory.h"
-#include "featurectl/secret.h"
 
 /* The keys with their quotes, colons and commas. */
 #define MORE_KEYS_BYTES 64u
@@ -26,16 +25,11 @@
 static int restore_make_store(struct context *context, const char *name,
                               struct export_settings *settings) {
     uint8_t secret[SECRET_BYTES_MAX];
-    const char *path = options_text(&context->options, "secret-file", NULL);
-    if (path) {
-        char why[256];
-        ssize_t bytes = secret_read(path, secret, why, sizeof why);
-        if (bytes < 0)
-            return context_refuse(context, CTL_E_LOCAL, path, "%s", why);
-        settings->options.secret = secret;
-        settings->options.secret_bytes = (size_t)bytes;
-    }
-    int status = feature_store_create(context->feature, name, &settings->options);
+    int status = context_read_secret(context, secret, &settings->options.secret_bytes);
+    if (status)
+        return status;
+    settings->options.secret = settings->options.secret_bytes ? secret : NULL;
+    status = feature_store_create(context->feature, name, &settings->options);
     sodium_memzero(secret, sizeof secret);
     return status ? context_fail(context, status, name) : FEATURE_OK;
 }
@@ -77,7 +71,8 @@ static void restore_say_line(void *user, size_t line, const char *why) {
     free(object);
 }
 
-/* The manifest is read before a store is made: a directory that is damaged changes nothing here. */
+/* Reads the manifest first and makes the store afterwards. A damaged directory is refused before
+ * anything was made. */
 int restore_begin(struct context *context, const char *directory, const char *store_name,
                   struct targets *out) {
     struct export_settings settings;

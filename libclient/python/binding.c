@@ -156,38 +156,45 @@ static struct feature_sample binding_make_sample(const char *sample_id,
                                    .metadata_bytes = metadata_bytes};
 }
 
+typedef int put_fn(struct feature_store *store, const struct feature_sample *sample,
+                   const struct iovec *data, uint32_t deadline_ms, struct feature_ref **ref_out);
+
 /* What is put is read before this returns, so the arrays that cffi made of Python's lists, and the
  * tensors' memory, are only needed for the length of the call. */
+static int binding_put_by(put_fn *put, struct feature_store *store,
+                          const struct binding_sample *from, uint32_t deadline_ms,
+                          struct feature_ref **ref_out) {
+    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
+    struct iovec data[FEATURE_TENSORS_MAX];
+    binding_read_tensors(from->names, from->numbers, from->count, tensors, data);
+    struct feature_sample sample = binding_make_sample(from->sample_id, tensors, from->count,
+                                                       from->metadata, from->metadata_bytes);
+    bool before = binding_begin();
+    return binding_end(before, put(store, &sample, data, deadline_ms, ref_out));
+}
+
 int binding_put(struct feature_store *store, const char *sample_id, const char *names,
                 const uint64_t *numbers, uint32_t count, const void *metadata,
                 size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out) {
-    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
-    struct iovec data[FEATURE_TENSORS_MAX];
-    binding_read_tensors(names, numbers, count, tensors, data);
-    struct feature_sample sample =
-        binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    bool before = binding_begin();
-    return binding_end(before, feature_put(store, &sample, data, deadline_ms, ref_out));
+    const struct binding_sample sample = {sample_id, names,          numbers, count,
+                                          metadata,  metadata_bytes, 0};
+    return binding_put_by(feature_put, store, &sample, deadline_ms, ref_out);
 }
 
 int binding_put_new(struct feature_store *store, const char *sample_id, const char *names,
                     const uint64_t *numbers, uint32_t count, const void *metadata,
                     size_t metadata_bytes, uint32_t deadline_ms, struct feature_ref **ref_out) {
-    struct feature_tensor tensors[FEATURE_TENSORS_MAX];
-    struct iovec data[FEATURE_TENSORS_MAX];
-    binding_read_tensors(names, numbers, count, tensors, data);
-    struct feature_sample sample =
-        binding_make_sample(sample_id, tensors, count, metadata, metadata_bytes);
-    bool before = binding_begin();
-    return binding_end(before, feature_put_new(store, &sample, data, deadline_ms, ref_out));
+    const struct binding_sample sample = {sample_id, names,          numbers, count,
+                                          metadata,  metadata_bytes, 0};
+    return binding_put_by(feature_put_new, store, &sample, deadline_ms, ref_out);
 }
 
-/* As a put without bytes. Python writes them afterwards, through the pointers that
- * feature_reservation_data() gives. */
 void binding_ref_free(struct feature_ref **ref) {
     feature_ref_free(*ref);
 }
 
+/* As a put without bytes. Python writes them afterwards, through the pointers that
+ * feature_reservation_data() gives. */
 int binding_reserve(struct feature_store *store, const char *sample_id, const char *names,
                     const uint64_t *numbers, uint32_t count, const void *metadata,
                     size_t metadata_bytes, uint32_t deadline_ms, struct feature_reservation **out) {

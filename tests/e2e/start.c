@@ -57,16 +57,6 @@ static void configure(const char *more) {
     write_text(config_path, text);
 }
 
-static const char *read_text(const char *path) {
-    static char text[65536];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    text[bytes > 0 ? bytes : 0] = '\0';
-    if (fd >= 0)
-        close(fd);
-    return text;
-}
-
 static void start(struct process *broker) {
     process_spawn(broker, (const char *[]){featured, "--config", config_path, NULL}, log_path);
 }
@@ -96,7 +86,7 @@ static void end(struct process *broker) {
     process_signal(broker, SIGTERM);
     CHECK(process_wait(broker, 20000, &status), "it does not end");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status 0x%x: %s", status,
-          read_text(log_path));
+          check_read_text(log_path));
 }
 
 /* What featured says as it refuses to start, with these words in it. */
@@ -143,7 +133,7 @@ Test(start, two_at_one_moment_on_a_stale_socket_leave_one) {
         int left = process_running(&brokers[0]) ? 0 : 1;
         CHECK(process_wait(&brokers[1 - left], 20000, &status), "still there");
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1, "wait status 0x%x", status);
-        CHECK(strstr(read_text(log_path), "another daemon"), "%s", read_text(log_path));
+        CHECK(strstr(check_read_text(log_path), "another daemon"), "%s", check_read_text(log_path));
         WAIT_UNTIL(serves(), 20000);
         end(&brokers[left]);
     }
@@ -164,8 +154,8 @@ Test(start, the_second_names_the_first_and_what_they_share) {
     check_refused(NULL, (const char *[]){socket_path, pid, "[local] socket", NULL});
 
     /* another socket, the same port for peers */
-    const char *said = strstr(read_text(log_path), "listening for peers at ");
-    CHECK(said != NULL, "%s", read_text(log_path));
+    const char *said = strstr(check_read_text(log_path), "listening for peers at ");
+    CHECK(said != NULL, "%s", check_read_text(log_path));
     char address[64];
     CHECK(sscanf(said, "listening for peers at %63s", address) == 1, "%s", said);
     snprintf(socket_path, sizeof socket_path, "%s/b.sock", directory);
@@ -237,11 +227,11 @@ Test(start, the_limit_of_open_files_is_raised_as_far_as_it_may_be) {
     start_by_shell(&broker, "ulimit -S -n 100 && ulimit -H -n 500 && exec \"$0\" -c \"$1\"", "");
     WAIT_UNTIL(serves(), 20000);
     snprintf(path, sizeof path, "/proc/%d/limits", (int)broker.pid);
-    const char *line = strstr(read_text(path), "Max open files");
+    const char *line = strstr(check_read_text(path), "Max open files");
     unsigned soft = 0;
     CHECK(line && sscanf(line, "Max open files %u", &soft) == 1 && soft == 500, "%.80s", line);
     const char *said;
-    WAIT_UNTIL((said = read_text(log_path)) && strstr(said, "RLIMIT_NOFILE") &&
+    WAIT_UNTIL((said = check_read_text(log_path)) && strstr(said, "RLIMIT_NOFILE") &&
                    strstr(said, "max_sessions = 1024"),
                20000);
     end(&broker);
@@ -257,7 +247,7 @@ Test(start, too_little_address_space_is_refused_with_a_line) {
     start_by_shell(&broker, "ulimit -v 200000 && exec \"$0\" --config \"$1\"", "");
     CHECK(process_wait(&broker, 20000, &status), "it does not end");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 2, "wait status 0x%x", status);
-    const char *said = read_text(log_path);
+    const char *said = check_read_text(log_path);
     CHECK(strstr(said, "RLIMIT_AS") && strstr(said, "ulimit -v"), "%s", said);
 }
 
@@ -269,7 +259,7 @@ Test(start, a_limit_of_file_size_is_refused_with_a_line_and_ends_no_log) {
     start_by_shell(&broker, "ulimit -f 65536 && exec \"$0\" --config \"$1\"", ""); /* 32 MiB */
     CHECK(process_wait(&broker, 20000, &status), "it does not end");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 2, "wait status 0x%x", status);
-    CHECK(strstr(read_text(log_path), "RLIMIT_FSIZE"), "%s", read_text(log_path));
+    CHECK(strstr(check_read_text(log_path), "RLIMIT_FSIZE"), "%s", check_read_text(log_path));
     configure("");
     CHECK(truncate(log_path, 0) == 0, "%s", strerror(errno));
     start_by_shell(&broker, "ulimit -f 1 && exec \"$0\" --config \"$1\" --verbose", "");
@@ -312,7 +302,7 @@ Test(start, log_lines_that_clients_cause_are_limited) {
     WAIT_UNTIL(serves(), 20000);
     send_garbage(500);
     end(&broker);
-    const char *text = read_text(log_path);
+    const char *text = check_read_text(log_path);
     size_t lines = 0;
     for (const char *at = text; (at = strstr(at, "closed: ")); at++)
         lines++;
@@ -363,7 +353,7 @@ Test(start, cgroup_smaller_than_the_stores_is_refused_with_a_sentence) {
     int started = run_in_group(INTO_GROUP);
     remove_group();
     CHECK(checked == 2 && started == 2, "--check-config %d, start %d", checked, started);
-    const char *said = read_text(log_path);
+    const char *said = check_read_text(log_path);
     const char *words[] = {"memory limit", "cgroup", "256 MiB", "512 MiB", "MemoryMax="};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         CHECK(strstr(said, words[i]) != NULL, "no \"%s\" in: %s", words[i], said);
@@ -395,7 +385,7 @@ Test(start, cgroup_that_is_tight_is_told_of_and_not_filled_in_advance) {
     process_output_deinit(&result);
     end(&broker);
     remove_group();
-    const char *said = read_text(log_path);
+    const char *said = check_read_text(log_path);
     CHECK(strstr(said, "may kill the broker") && strstr(said, "not touched in advance"), "%s",
           said);
 }

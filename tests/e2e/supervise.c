@@ -52,16 +52,6 @@ static void tear_down(void) {
 
 TestSuite(supervise, .init = set_up, .fini = tear_down, .timeout = 300);
 
-static const char *read_text(const char *path) {
-    static char text[262144];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t bytes = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    text[bytes > 0 ? bytes : 0] = '\0';
-    if (fd >= 0)
-        close(fd);
-    return text;
-}
-
 static void start(struct process *supervisor) {
     process_spawn(supervisor,
                   (const char *[]){featured, "--supervise", "--config", config_path, NULL},
@@ -90,7 +80,7 @@ static void end(struct process *supervisor, int expected) {
     process_signal(supervisor, SIGTERM);
     CHECK(process_wait(supervisor, PATIENCE_MS, &status), "it does not end");
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == expected, "wait status 0x%x: %s", status,
-          read_text(log_path));
+          check_read_text(log_path));
 }
 
 static char ref[1024]; /* of the sample */
@@ -150,7 +140,7 @@ Test(supervise, twenty_crashes_lose_nothing) {
         pid_t broker = process_child(&supervisor);
         CHECK(broker > 0 && kill(broker, SIGKILL) == 0, "pid %d: %s", broker, strerror(errno));
         wait_for_next(&supervisor, broker);
-        CHECK(has_sample(), "after crash %u: %s", i + 1, read_text(log_path));
+        CHECK(has_sample(), "after crash %u: %s", i + 1, check_read_text(log_path));
     }
     expect_same(before, read_back("after"));
     end(&supervisor, 0);
@@ -164,10 +154,11 @@ Test(supervise, restarts_the_broker_alone_on_sigusr2_and_drains_on_sigterm) {
     pid_t broker = process_child(&supervisor);
     process_signal(&supervisor, SIGUSR2);
     wait_for_next(&supervisor, broker);
-    CHECK(has_sample(), "%s", read_text(log_path));
-    CHECK(!strstr(read_text(log_path), "stopping"), "%s", read_text(log_path));
+    CHECK(has_sample(), "%s", check_read_text(log_path));
+    CHECK(!strstr(check_read_text(log_path), "stopping"), "%s", check_read_text(log_path));
     end(&supervisor, 0);
-    CHECK(strstr(read_text(log_path), "stopping: no new puts"), "%s", read_text(log_path));
+    CHECK(strstr(check_read_text(log_path), "stopping: no new puts"), "%s",
+          check_read_text(log_path));
 }
 
 Test(supervise, mends_with_the_configuration) {
@@ -178,12 +169,12 @@ Test(supervise, mends_with_the_configuration) {
     pid_t broker = process_child(&supervisor);
     configure("max_smaples = 7\n");
     process_signal(&supervisor, SIGUSR2);
-    WAIT_UNTIL(strstr(read_text(log_path), "ended with status 2"), PATIENCE_MS);
+    WAIT_UNTIL(strstr(check_read_text(log_path), "ended with status 2"), PATIENCE_MS);
     CHECK(!serves(), "with a file that is refused");
     configure("");
     process_signal(&supervisor, SIGHUP);
     wait_for_next(&supervisor, broker);
-    CHECK(has_sample(), "%s", read_text(log_path));
+    CHECK(has_sample(), "%s", check_read_text(log_path));
     end(&supervisor, 0);
 }
 
@@ -197,7 +188,7 @@ Test(supervise, keeps_a_store_whose_sizes_and_limits_are_configured_anew) {
     configure("max_hold = 1h\n[peers]\nmax_leases_per_peer = 400000\n");
     process_signal(&supervisor, SIGUSR2);
     wait_for_next(&supervisor, broker);
-    CHECK(has_sample(), "%s", read_text(log_path));
+    CHECK(has_sample(), "%s", check_read_text(log_path));
     end(&supervisor, 0);
 }
 

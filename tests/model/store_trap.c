@@ -40,7 +40,9 @@ bool trap_can(void) {
     return true;
 }
 
-/* One instruction may write to two pages, and then faults twice before it is carried out. */
+/* Comes when an instruction writes to a protected page: notes the page, opens it for writing and
+ * lets the processor carry out that one instruction. An instruction that writes across the border
+ * of two pages comes here twice, once for each page. */
 static void trap_on_fault(int number, siginfo_t *info, void *context) {
     ucontext_t *at = context;
     char *page = (char *)((uintptr_t)info->si_addr & ~(uintptr_t)(PAGE_BYTES - 1));

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -25,6 +26,16 @@ _Noreturn void check_failed(const char *file, int line, const char *what, const 
     fprintf(stderr, "%s:%d: failed: %s: %s\n", file, line, what, message);
     fflush(NULL);
     _exit(1);
+}
+
+const char *check_read_text(const char *path) {
+    static char text[262144];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    if (fd >= 0)
+        close(fd);
+    return text;
 }
 
 void check_status(const char *file, int line, const char *call, int expected, int status) {

@@ -20,6 +20,9 @@ void check_status(const char *file, int line, const char *call, int expected, in
 /* CHECK(bytes == 7, "%d bytes", bytes) */
 #define CHECK(condition, ...)                                                                      \
     ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__))
+/* The beginning of a text file, at most 256 KiB; "" when it cannot be read. Valid until the next
+ * call. */
+const char *check_read_text(const char *path);
 /* Of a libfeature call: shows its sentence when the status is another one. */
 #define CHECK_STATUS(expected, call) check_status(__FILE__, __LINE__, #call, expected, call)
 #define CHECK_OK(call)               CHECK_STATUS(FEATURE_OK, call)

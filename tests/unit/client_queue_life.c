@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gets that do not wait, when something ends while they are under way: the connection is lost, the
- * broker dies, the store is closed by another thread, or the process forks.
+ * Gets of a queue (feature_get_start()) that are under way when one of these happens: the
+ * connection is lost, the broker dies, another thread closes the store, or the process forks.
  */
 #include <pthread.h>
 #include <sys/wait.h>

@@ -14,13 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
+#include "support/checks.h"
+
+/* A check in a child process. */
+#define EXPECT(condition) CHECK(condition, "in the child")
 
 static char names[HELD_NAMES_BYTES_MAX + 1];
 static struct held held;

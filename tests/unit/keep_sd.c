@@ -4,6 +4,7 @@
  * what is made of the descriptors that it hands in.
  */
 #include "keep_sd.h"
+#include "support/checks.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -227,13 +228,8 @@ static void in_child(const char *names, const char *contents[], int count,
     cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
 }
 
-#define IN_CHILD(condition)                                                                        \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
+/* A check in a child process. */
+#define IN_CHILD(condition) CHECK(condition, "in the child")
 
 /* The number may have gone to a socket since. */
 static bool holds_memory(int fd) {

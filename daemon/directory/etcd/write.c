@@ -145,9 +145,11 @@ static void write_put_aside(struct directory_etcd *self, struct query *query) {
     self->write = WRITE_EPOCH_DUE;
 }
 
-/* A put of before this broker was killed and started again. It is in doubt like one whose
- * transaction was not answered, and is settled in the same way: the transaction of that time
- * compares an epoch that is over. One that is behind another of its key was never sent. */
+/* Takes up a put that was under way when this broker was killed. Nobody knows whether its
+ * transaction reached etcd. A put whose transaction was never answered is in the same doubt, and
+ * both are settled in one way: by reading the record. The old transaction cannot take effect later,
+ * because it compares the epoch of that time, and this broker has begun a new one. A put that stood
+ * behind another put of the same key had not been sent. */
 void write_add_again(struct directory_etcd *self, struct query *query, int64_t moment) {
     write_add(self, query);
     query->sent_revision = moment;
